@@ -1,0 +1,57 @@
+# The whole interface of a checkout. Everything is installed into .venv, nothing elsewhere.
+PYTHON ?= python3
+JOBS ?= 2
+BIN := .venv/bin
+BENCHMARKS ?= $(wildcard benchmarks/step_cost.py benchmarks/convolution.py)
+
+# Figures are written to files, never shown.
+export MPLBACKEND := Agg
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check docs truth bench clean
+
+help: ## list these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+# The virtual environment, made again when the dependencies change.
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "smilax needs Python 3.11 or newer, but PYTHON=$(PYTHON) is: $$($(PYTHON) --version 2>&1)" >&2; \
+		echo "Name another one: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	@test -x $(BIN)/pip || { echo "Creating .venv"; $(PYTHON) -m venv .venv; }
+	@echo "Installing smilax and its dependencies into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+.venv/.installed-docs: .venv/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
+
+install: .venv/.installed ## install smilax, editable, with what the tests need
+
+demo: install ## fit Bayesian networks to digits and diabetes; writes demo.png
+	@$(BIN)/smilax demo
+
+test: install ## the whole suite in float32, then all but the tests marked `once` in float64
+	$(BIN)/python -m pytest -q -n $(JOBS)
+	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -q -n $(JOBS)
+
+check: install ## format, lint, types, examples in docstrings and README, undocumented public names
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n $(JOBS) --doctest-modules src tests/test_readme.py tests/test_public_api.py
+
+docs: .venv/.installed-docs ## build the documentation into docs/_build
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	@echo "Open docs/_build/index.html"
+
+truth: install ## the slow comparisons with reference posteriors
+	$(BIN)/python -m pytest -q -m truth
+
+bench: install ## measure the cost of a step and of a convolution
+	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## remove what was built, but not .venv
+	rm -rf build dist docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis demo.png
+	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,79 @@
+"""smilax: Bayesian posteriors over neural networks, or any other large model, from mini-batches."""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from smilax import geometry as geometry
+from smilax import likelihoods as likelihoods
+from smilax import priors as priors
+from smilax.bnn import NetworkPosterior as NetworkPosterior
+from smilax.bnn import bnn as bnn
+from smilax.data import Batches as Batches
+from smilax.network import Network as Network
+from smilax.posterior import Posterior as Posterior
+from smilax.predict import Prediction as Prediction
+from smilax.predict import predict as predict
+from smilax.samplers import Info as Info
+from smilax.samplers import SamplingAlgorithm as SamplingAlgorithm
+from smilax.samplers import mclmc as mclmc
+from smilax.samplers import psmile as psmile
+from smilax.samplers import psmile_naive as psmile_naive
+from smilax.samplers import smile as smile
+from smilax.samplers import smile_naive as smile_naive
+from smilax.sampling import Result as Result
+from smilax.sampling import sample as sample
+
+if _TYPE_CHECKING:
+    from smilax import metrics as metrics
+    from smilax import models as models
+    from smilax.ensemble import train_ensemble as train_ensemble
+    from smilax.interop.equinox import from_equinox as from_equinox
+
+__version__ = "0.1.0"
+
+# Loaded on first use: what they stand on takes longer to import than everything above.
+_LAZY = {
+    "from_equinox": "smilax.interop.equinox",
+    "metrics": "smilax.metrics",
+    "models": "smilax.models",
+    "train_ensemble": "smilax.ensemble",
+}
+
+__all__ = [
+    "Batches",
+    "Info",
+    "Network",
+    "NetworkPosterior",
+    "Posterior",
+    "Prediction",
+    "Result",
+    "SamplingAlgorithm",
+    "bnn",
+    "from_equinox",
+    "geometry",
+    "likelihoods",
+    "mclmc",
+    "metrics",
+    "models",
+    "predict",
+    "priors",
+    "psmile",
+    "psmile_naive",
+    "sample",
+    "smile",
+    "smile_naive",
+    "train_ensemble",
+]
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'smilax' has no attribute {name!r}")
+    module = _import_module(_LAZY[name])
+    value = getattr(module, name, module)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

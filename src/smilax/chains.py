@@ -1,0 +1,171 @@
+"""The compiled inner loop: many steps of many chains without a word to the host.
+
+A phase (warm-up or sampling) is one compiled program, called chunk after chunk with run-time bounds. Steps are grouped in
+segments of `thinning` steps; at the end of each segment the program writes the parameters and what the step
+reported into a slot. Chunks may start and stop anywhere, also inside a segment.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smilax.data import Batches
+from smilax.packing import PACKING_LIMIT
+from smilax.samplers.base import SamplingAlgorithm
+
+ChainMethod = Literal["vectorized", "sequential"]
+
+
+class ChainKeys(NamedTuple):
+    """The two roots from which a chain's keys of step t are folded."""
+
+    data: jax.Array
+    algorithm: jax.Array
+
+
+def chain_keys(key: jax.Array, indices: jax.Array) -> ChainKeys:
+    """Keys of the chains with these numbers; chain k gets the same ones alone or among ten."""
+    each = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
+    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+    return ChainKeys(fold(each, 0), fold(each, 1))
+
+
+class Bounds(NamedTuple):
+    """Run-time bounds of a chunk, int32 scalars.
+
+    Attributes:
+        start, stop: steps within the phase, `start <= t < stop`.
+        offset: number of the phase's first step in the whole run, for the keys.
+        total: length of the phase, for warm-up schedules.
+    """
+
+    start: Any
+    stop: Any
+    offset: Any
+    total: Any
+
+
+def segments(start: int, stop: int, thinning: int) -> int:
+    """How many slots a chunk fills."""
+    return (stop - 1) // thinning - start // thinning + 1
+
+
+def chunk_program(
+    algorithm: SamplingAlgorithm,
+    batches: Batches,
+    batch_size: int,
+    *,
+    warming_up: bool,
+    thinning: int,
+    slots: int,
+    method: ChainMethod,
+) -> Callable:
+    """The program of one phase: `(states, keys, data, bounds) -> (states, draws, infos)`, chains leading.
+
+    In warm-up no parameters are kept and `draws` is None. Slots beyond the chunk's segments hold zeros.
+    """
+
+    def advance(keys, data, bounds, t, state):
+        step = bounds.offset.astype(jnp.uint32) + t.astype(jnp.uint32)
+        batch = batches.draw(data, keys.data, step, batch_size)
+        key = jax.random.fold_in(keys.algorithm, step)
+        if warming_up:
+            fraction = t.astype(jnp.float32) / bounds.total.astype(jnp.float32)
+            return algorithm.warmup(key, state, batch, fraction)
+        return algorithm.step(key, state, batch)
+
+    def run_chain(state, keys, data, bounds):
+        one = jax.eval_shape(lambda s: advance(keys, data, bounds, bounds.start, s)[1], state)
+        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one)
+        infos = jax.tree.map(lambda leaf: jnp.zeros((slots, *leaf.shape), leaf.dtype), one)
+        kept = None if warming_up else state.params
+        draws = jax.tree.map(lambda leaf: jnp.zeros((slots, *leaf.shape), leaf.dtype), kept)
+        first = bounds.start // thinning
+
+        def take_step(t, carry):
+            state, _, accepted = carry
+            state, info = advance(keys, data, bounds, t, state)
+            return state, info, accepted + info.accepted
+
+        def run_segment(k, carry):
+            state, draws, infos = carry
+            low = jnp.maximum(bounds.start, (first + k) * thinning)
+            high = jnp.minimum(bounds.stop, (first + k + 1) * thinning)
+            state, info, accepted = jax.lax.fori_loop(low, high, take_step, (state, blank, blank.accepted))
+            info = info._replace(accepted=accepted / (high - low).astype(accepted.dtype))
+            infos = jax.tree.map(lambda buffer, leaf: buffer.at[k].set(leaf), infos, info)
+            draws = jax.tree.map(lambda buffer, leaf: buffer.at[k].set(leaf), draws, None if warming_up else state.params)
+            return state, draws, infos
+
+        count = (bounds.stop - 1) // thinning - first + 1
+        return jax.lax.fori_loop(0, count, run_segment, (state, draws, infos))
+
+    if method == "vectorized":
+        return jax.vmap(run_chain, in_axes=(0, 0, None, None))
+    return lambda states, keys, data, bounds: jax.lax.map(
+        lambda chain: run_chain(chain[0], chain[1], data, bounds), (states, keys)
+    )
+
+
+def num_groups(num_chains: int, num_params: int, method: ChainMethod) -> int:
+    """How many threads drive the chains.
+
+    XLA on CPU runs the small operations of a small model on one core. Threads that each drive some of the chains use
+    the others without touching any global configuration. Vectorised groups hold at least two chains: one chain
+    alone compiles to other arithmetic, which differs in the last bit.
+    """
+    if jax.default_backend() != "cpu" or num_params > 10 * PACKING_LIMIT:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = num_chains if method == "sequential" else (num_chains + 1) // 2
+    return max(1, min(cores, most))
+
+
+def group_indices(num_chains: int, groups: int, method: ChainMethod) -> list[np.ndarray]:
+    """Chain numbers of each group; equal lengths, filled up with numbers beyond the last chain."""
+    length = -(-num_chains // groups)
+    if method == "vectorized":
+        length = max(length, 2)
+    return [np.arange(g * length, (g + 1) * length) for g in range(groups)]
+
+
+class Phase:
+    """One phase of a run: its compiled program and the groups of chains that share it."""
+
+    def __init__(
+        self,
+        algorithm: SamplingAlgorithm,
+        batches: Batches,
+        batch_size: int,
+        data: Any,
+        keys: list[ChainKeys],
+        *,
+        warming_up: bool,
+        thinning: int,
+        slots: int,
+        method: ChainMethod,
+    ):
+        program = chunk_program(
+            algorithm, batches, batch_size, warming_up=warming_up, thinning=thinning, slots=slots, method=method
+        )
+        self._jitted = jax.jit(program, donate_argnums=0)
+        self._compiled: Callable | None = None
+        self._data, self._keys = data, keys
+        self.thinning, self.slots = thinning, slots
+
+    def run(self, pool: ThreadPoolExecutor, states: list[Any], bounds: Bounds) -> tuple[list[Any], list[Any], list[Any]]:
+        """Advances every group by one chunk; the states given are donated."""
+        arrays = Bounds(*(jnp.asarray(b, jnp.int32) for b in bounds))
+        if self._compiled is None:
+            self._compiled = self._jitted.lower(states[0], self._keys[0], self._data, arrays).compile()
+
+        def drive(group):
+            return jax.block_until_ready(self._compiled(states[group], self._keys[group], self._data, arrays))
+
+        results = list(pool.map(drive, range(len(states)))) if len(states) > 1 else [drive(0)]
+        return [r[0] for r in results], [r[1] for r in results], [r[2] for r in results]

@@ -1,0 +1,34 @@
+"""Checks of host arrays before anything is compiled, with errors that say where the trouble is."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+# A memory-mapped data set is looked through in pieces of about this many numbers.
+_CHUNK = 1 << 22
+
+
+def at_first(name: str, bad: np.ndarray, offset: int = 0) -> str:
+    """Where `bad` is first true, in words: 'x[3, 1] (row 3, column 1)'. Rows are counted from `offset`."""
+    index = [int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape)]
+    index[0] += offset
+    row, column = f"row {index[0]}", index[1:]
+    if len(column) == 1:
+        row += f", column {column[0]}"
+    elif column:
+        row += f", position {tuple(column)}"
+    return f"{name}[{', '.join(map(str, index))}] ({row})"
+
+
+def check_finite(name: str, array: np.ndarray) -> None:
+    """Raises a ValueError naming the first NaN or infinity of a floating-point array."""
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        return
+    rows = max(1, _CHUNK // max(1, math.prod(array.shape[1:])))
+    for start in range(0, array.shape[0], rows):
+        piece = np.asarray(array[start : start + rows])
+        bad = ~np.isfinite(piece)
+        if bad.any():
+            value = piece[np.unravel_index(int(np.argmax(bad)), bad.shape)]
+            raise ValueError(f"{name} must be finite, but {at_first(name, bad, start)} is {value}")

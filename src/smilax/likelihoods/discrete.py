@@ -1,0 +1,162 @@
+"""Likelihoods of classes and of counts."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import gammaincc, gammaln
+
+from smilax.checks import at_first, check_finite
+from smilax.likelihoods.base import Likelihood, check_match, sum_events, target_shape
+
+
+@dataclass(frozen=True)
+class Categorical(Likelihood):
+    """One of K classes: outputs `(B, K)` are logits, targets `(B,)` integers from 0 to K - 1.
+
+    Targets may have more axes, as tokens `(B, T)` with outputs `(B, T, K)`.
+
+    Example:
+        >>> import jax.numpy as jnp, smilax as sx
+        >>> sx.likelihoods.Categorical().probs({}, jnp.zeros((1, 4))).tolist()
+        [[0.25, 0.25, 0.25, 0.25]]
+    """
+
+    kind = "classification"
+
+    def log_prob(self, params, outputs, y):
+        y = jnp.asarray(y)
+        self._check_types(y.dtype)
+        self._check_shapes(y.shape, outputs.shape)
+        # A comparison fuses with the sum; a gather would transpose to a scatter.
+        chosen = jax.lax.broadcasted_iota(jnp.int32, outputs.shape, outputs.ndim - 1) == y.astype(jnp.int32)[..., None]
+        log_probs = jax.nn.log_softmax(outputs, axis=-1)
+        return sum_events(jnp.sum(jnp.where(chosen, log_probs, 0.0), axis=-1))
+
+    def mean_and_variance(self, params, outputs):
+        p = self.probs(params, outputs)
+        return p, p * (1.0 - p)
+
+    def probs(self, params, outputs):
+        if outputs.ndim < 2:
+            raise ValueError(f"Categorical needs outputs of shape (B, K), got outputs {outputs.shape}")
+        return jax.nn.softmax(outputs, axis=-1)
+
+    def sample(self, key, params, outputs):
+        return jax.random.categorical(key, outputs, axis=-1)
+
+    def _check_types(self, dtype):
+        if not jnp.issubdtype(dtype, jnp.integer):
+            raise TypeError(f"Categorical needs targets y that are integer class labels, got dtype {dtype}")
+
+    def _check_shapes(self, y_shape, output_shape):
+        if len(y_shape) == 0 or tuple(output_shape[:-1]) != tuple(y_shape):
+            raise ValueError(
+                f"Categorical: outputs of shape {tuple(output_shape)} do not match targets of shape {tuple(y_shape)}; "
+                "allowed are outputs (B, K) with targets (B,)"
+            )
+
+    def check(self, y, output_shape):
+        y = np.asarray(y)
+        self._check_types(y.dtype)
+        self._check_shapes(y.shape, output_shape)
+        num_classes = output_shape[-1]
+        bad = (y < 0) | (y >= num_classes)
+        if bad.any():
+            raise ValueError(
+                f"labels must be 0 to {num_classes - 1} for {num_classes} outputs, "
+                f"but {at_first('y', bad)} is {y.ravel()[np.argmax(bad)]}"
+            )
+
+
+@dataclass(frozen=True)
+class Bernoulli(Likelihood):
+    """Yes or no: outputs are the logits of yes, targets 0 or 1 (or booleans), one or several for an example.
+
+    Example:
+        >>> import jax.numpy as jnp, smilax as sx
+        >>> sx.likelihoods.Bernoulli().probs({}, jnp.zeros((1, 1))).tolist()
+        [[0.5, 0.5]]
+    """
+
+    kind = "classification"
+
+    def log_prob(self, params, outputs, y):
+        y = jnp.asarray(y)
+        check_match(outputs.shape, y.shape, "Bernoulli")
+        logits = outputs.reshape(y.shape)
+        return sum_events(y.astype(logits.dtype) * logits - jax.nn.softplus(logits))
+
+    def mean_and_variance(self, params, outputs):
+        p = jax.nn.sigmoid(outputs.reshape(target_shape(outputs.shape)))
+        return p, p * (1.0 - p)
+
+    def probs(self, params, outputs):
+        """Probabilities of no and yes, shape `(B, 2)`, or `(B, K, 2)` for K targets an example."""
+        logits = outputs.reshape(target_shape(outputs.shape))
+        return jnp.stack([jax.nn.sigmoid(-logits), jax.nn.sigmoid(logits)], axis=-1)
+
+    def sample(self, key, params, outputs):
+        p, _ = self.mean_and_variance(params, outputs)
+        return jax.random.bernoulli(key, p).astype(jnp.int32)
+
+    def check(self, y, output_shape):
+        y = np.asarray(y)
+        if y.dtype.kind not in "biuf":
+            raise TypeError(f"Bernoulli needs targets y that are 0 or 1, got dtype {y.dtype}")
+        check_match(tuple(output_shape), y.shape, "Bernoulli")
+        bad = (y != 0) & (y != 1)
+        if bad.any():
+            raise ValueError(
+                f"Bernoulli labels must be 0 or 1, but {at_first('y', bad)} is {y.ravel()[np.argmax(bad)]}"
+            )
+
+
+@dataclass(frozen=True)
+class Poisson(Likelihood):
+    """Counts: outputs are the logarithm of the rate, targets whole numbers from zero on.
+
+    Example:
+        >>> import jax.numpy as jnp, smilax as sx
+        >>> sx.likelihoods.Poisson().log_prob({}, jnp.zeros((1, 1)), jnp.array([0])).tolist()
+        [-1.0]
+    """
+
+    kind = "count"
+
+    def log_prob(self, params, outputs, y):
+        y = jnp.asarray(y)
+        check_match(outputs.shape, y.shape, "Poisson")
+        log_rate = outputs.reshape(y.shape)
+        y = y.astype(log_rate.dtype)
+        return sum_events(y * log_rate - jnp.exp(log_rate) - gammaln(y + 1.0))
+
+    def _rate(self, outputs):
+        return jnp.exp(outputs.reshape(target_shape(outputs.shape)))
+
+    def mean_and_variance(self, params, outputs):
+        rate = self._rate(outputs)
+        return rate, rate
+
+    def cdf(self, params, outputs, value):
+        value = jnp.asarray(value)
+        check_match(outputs.shape, value.shape, "Poisson")
+        rate = jnp.exp(outputs.reshape(value.shape))
+        count = jnp.floor(value.astype(rate.dtype))
+        return jnp.where(count < 0, 0.0, gammaincc(jnp.maximum(count, 0.0) + 1.0, rate))
+
+    def sample(self, key, params, outputs):
+        return jax.random.poisson(key, self._rate(outputs))
+
+    def check(self, y, output_shape):
+        y = np.asarray(y)
+        if y.dtype.kind not in "iuf":
+            raise TypeError(f"Poisson needs targets y that are counts, got dtype {y.dtype}")
+        check_match(tuple(output_shape), y.shape, "Poisson")
+        check_finite("y", y)
+        bad = (y < 0) | (y != np.floor(y))
+        if bad.any():
+            raise ValueError(
+                f"Poisson targets must be counts 0, 1, 2, …, but {at_first('y', bad)} is {y.ravel()[np.argmax(bad)]}"
+            )

@@ -1,0 +1,107 @@
+"""What `predict` is given, checked before anything is computed."""
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smilax.checks import check_finite
+from smilax.packing import unpack
+from smilax.predict.reductions import averaging_dtype
+
+
+def check_positive(name: str, value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return number
+
+
+def check_draws(result: Any) -> tuple[Any, int, int]:
+    """The draws with leaves (chain, draw, ...) that can be sliced on the host, and the two sizes."""
+    members = not hasattr(result, "draws")
+    axes = ("member",) if members else ("chain", "draw")
+
+    def on_host(leaf):
+        # A slice of a jax.Array would compile; a lazy array must not be converted as a whole.
+        if isinstance(leaf, jax.Array) or not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            leaf = np.asarray(leaf)
+        if len(leaf.shape) < len(axes):
+            raise ValueError(f"draws must have leading axes {axes}, got a leaf of shape {tuple(leaf.shape)}")
+        return leaf[:, None] if members else leaf
+
+    draws = jax.tree.map(on_host, result if members else result.draws)
+    sizes = {tuple(leaf.shape[:2]) for leaf in jax.tree.leaves(draws)}
+    if len(sizes) != 1:
+        raise ValueError(f"the leaves of draws must agree in their leading axes {axes}, got {sorted(sizes)}")
+    chains, num_draws = sizes.pop()
+    if chains * num_draws == 0:
+        raise ValueError(f"there must be at least one draw, got {chains} chains of {num_draws} draws")
+    return unpack(draws, batch_ndim=2), chains, num_draws
+
+
+def check_params(draws: Any, likelihood: Any) -> None:
+    """Refuses parameters that are not those of `sx.bnn`."""
+    wanted = ["network", "likelihood"] if likelihood.init() else ["network"]
+    if not isinstance(draws, dict) or not set(wanted) <= set(draws):
+        found = f"keys {sorted(draws)}" if isinstance(draws, dict) else f"a {type(draws).__name__}"
+        raise ValueError(f"the draws must be parameters of the posterior, a dict with keys {wanted}, got {found}")
+
+
+def check_inputs(x: Any, draws: Any) -> tuple[Any, int]:
+    """`x`, an array or a pytree of arrays, on the host and in the precision of the draws; and its number of rows."""
+    if not all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(x)):
+        x = np.asarray(x)  # nested lists
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(draws)}
+    precision = dtypes.pop() if len(dtypes) == 1 else None
+
+    def on_host(path, leaf):
+        name, leaf = "x" + jax.tree_util.keystr(path), np.asarray(leaf)
+        if leaf.ndim == 0 or leaf.shape[0] == 0:
+            raise ValueError(f"{name} must have at least one row on its leading axis, got shape {leaf.shape}")
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            check_finite(name, leaf)
+            return leaf.astype(precision, copy=False) if precision in (np.float32, np.float64) else leaf
+        if leaf.dtype.kind not in "iub":
+            raise TypeError(f"{name} must be numbers, got an array of dtype {leaf.dtype}")
+        return leaf
+
+    x = jax.tree_util.tree_map_with_path(on_host, x)
+    rows = {leaf.shape[0] for leaf in jax.tree.leaves(x)}
+    if len(rows) != 1:
+        raise ValueError(f"the arrays of x must have the same number of rows, got {sorted(rows)}")
+    return x, rows.pop()
+
+
+def measure(posterior: Any, draws: Any, x: Any, num_rows: int) -> tuple[jax.ShapeDtypeStruct, int]:
+    """Shape (of one row) and dtype of the outputs, and the bytes that one draw takes at the rows of `x`."""
+    draw = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[2:], jax.dtypes.canonicalize_dtype(a.dtype)), draws)
+    try:
+        jaxpr, output = jax.make_jaxpr(posterior.outputs, return_shape=True)(draw, x)
+    except Exception as error:  # whatever the user's network raises
+        shapes = jax.tree.map(lambda leaf: leaf.shape[1:], x)
+        raise ValueError(f"the network cannot be applied to x, rows of shape {shapes}: {error}") from error
+    if output.shape[:1] != (num_rows,):
+        raise ValueError(f"the network must return one output per row, got shape {output.shape} for {num_rows} rows")
+    params = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(draw))
+    row = jax.ShapeDtypeStruct(output.shape[1:], averaging_dtype(output.dtype))
+    return row, max(params, _largest_intermediate(jaxpr.jaxpr))
+
+
+def _largest_intermediate(jaxpr: Any) -> int:
+    """Bytes of the largest array that a computation makes, to bound what a block of draws needs."""
+    largest = 0
+    for equation in jaxpr.eqns:
+        for variable in equation.outvars:
+            itemsize = getattr(getattr(variable.aval, "dtype", None), "itemsize", 0)
+            largest = max(largest, getattr(variable.aval, "size", 0) * itemsize)
+        for parameter in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "eqns") or hasattr(p, "jaxpr")):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                largest = max(largest, _largest_intermediate(inner))
+    return largest

@@ -1,0 +1,9 @@
+"""One file per family of samplers, each in the form of `SamplingAlgorithm`."""
+
+from smilax.samplers.base import Info as Info
+from smilax.samplers.base import SamplingAlgorithm as SamplingAlgorithm
+from smilax.samplers.mclmc import mclmc as mclmc
+from smilax.samplers.smile import psmile as psmile
+from smilax.samplers.smile import psmile_naive as psmile_naive
+from smilax.samplers.smile import smile as smile
+from smilax.samplers.smile import smile_naive as smile_naive

@@ -1,0 +1,97 @@
+"""The one form that every sampler has."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from smilax import trees
+from smilax.posterior import Posterior
+
+StepSize = float | Callable[[jax.Array], jax.Array]
+
+
+class Info(NamedTuple):
+    """What every step reports.
+
+    Attributes:
+        log_density: mini-batch log density at the last gradient evaluation, in nats, shape `()`.
+        energy_error: same-batch energy error of the step, in nats (DESIGN 1.1); NaN for samplers without an energy.
+        step_size: the step size used.
+        accepted: 1.0, or 0.0 where a guardrail rejected the step; averaged over the steps that a draw summarises.
+    """
+
+    log_density: jax.Array
+    energy_error: jax.Array
+    step_size: jax.Array
+    accepted: jax.Array
+
+
+class SamplingAlgorithm(NamedTuple):
+    """A sampler as pure functions of one chain; every function runs under `jit`, `vmap` and `scan`.
+
+    Attributes:
+        init: `state = init(key, params)`; the state has an attribute `params`, a pytree like the argument.
+        warmup: `state, info = warmup(key, state, batch, fraction)`, `fraction` in [0, 1) telling how far warm-up
+            has come.
+        step: `state, info = step(key, state, batch)`.
+        config: name and settings, JSON-able; identifies the algorithm in a store.
+        posterior: the target; `sample` reads it for its checks.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, smilax as sx
+        >>> posterior = sx.Posterior(lambda x: -0.5 * jnp.sum(x**2), lambda x, batch: jnp.zeros(len(batch)), 10)
+        >>> algorithm = sx.smile_naive(posterior, step_size=0.1)
+        >>> state = algorithm.init(jax.random.key(0), jnp.ones(5))
+        >>> state, info = jax.jit(algorithm.step)(jax.random.key(1), state, jnp.zeros(4))
+        >>> state.params.shape
+        (5,)
+    """
+
+    init: Callable[[jax.Array, Any], Any]
+    warmup: Callable[[jax.Array, Any, Any, jax.Array], tuple[Any, Any]]
+    step: Callable[[jax.Array, Any, Any], tuple[Any, Any]]
+    config: Mapping[str, Any]
+    posterior: Posterior | None = None
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises unless `value` is a positive finite number or a schedule (any function)."""
+    if callable(value):
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number or a schedule (a function of the step), got {value!r}")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+
+
+def check_probability(name: str, value: Any) -> None:
+    """Raises unless `value` is in (0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise ValueError(f"{name} must be in (0, 1], got {value!r}")
+
+
+def check_params(params: Any) -> None:
+    """Raises unless all leaves are floating-point arrays with at least two numbers in all."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}; "
+                "every parameter leaf must be floating-point (keep other arrays outside the parameters)"
+            )
+    if trees.size(params) < 2:
+        raise ValueError(
+            f"params must hold at least 2 numbers, got {trees.size(params)}: microcanonical dynamics turn a velocity "
+            "of fixed length, and in one dimension there is nothing to turn"
+        )
+
+
+def schedule(step_size: StepSize) -> Callable[[jax.Array], jax.Array]:
+    """The step size as a function of the step count."""
+    return step_size if callable(step_size) else lambda count: jnp.asarray(step_size)
+
+
+def describe(step_size: StepSize) -> Any:
+    """A JSON-able form of a step size."""
+    return getattr(step_size, "__name__", "schedule") if callable(step_size) else float(step_size)

@@ -1,0 +1,279 @@
+"""The published stochastic microcanonical samplers: SMILE and pSMILE, naive and tuned.
+
+Sommer, Diao, Robnik, Seljak and Rügamer, "Can Microcanonical Langevin Dynamics Leverage Mini-Batch Gradient Noise?"
+(ICML 2026, arXiv 2602.06500). One step is the kick-first minimal-norm integrator on one batch, with two new
+gradients; batch noise is the only source of randomness.
+
+Preconditioned form: moving averages m ← 0.99 m + 0.01 g and s² ← 0.99 s² + 0.01 (g − m)²; s is clipped to
+[1e-2, 1e4] and divided by its root mean square; x moves by ε u/s and momenta u see g/s. In the velocity form used here
+v = u/s and M = diag(s²); the momentum u is kept when s changes.
+
+Departures from the paper's reference implementation, each because the other way is a fault: the velocity starts
+uniform on the sphere and not at zero; m is carried over, so that s is a standard deviation; non-finite steps are
+undone (with the velocity reversed) and never enter an average; an undone step leaves no gradient behind; nothing is
+wiped after warm-up; the energy error is taken on one batch. The step size adapts in warm-up only, unless
+`adapt_after_warmup` says otherwise.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from smilax import trees
+from smilax.geometry import Diagonal, Identity
+from smilax.microcanonical import draw_velocity, kick_first
+from smilax.posterior import Posterior
+from smilax.samplers.base import (
+    Info,
+    SamplingAlgorithm,
+    StepSize,
+    check_params,
+    check_positive,
+    check_probability,
+    describe,
+    schedule,
+)
+from smilax.tuning import QuantileRule, QuantileState, quantile_init, quantile_update
+
+MOVING_WEIGHT = 0.01
+SCALE_RANGE = (1e-2, 1e4)
+
+
+class NoiseScale(NamedTuple):
+    """Moving moments of the gradient: pytrees like the parameters."""
+
+    mean: Any
+    variance: Any
+
+
+class SmileState(NamedTuple):
+    """State of the published samplers.
+
+    Attributes:
+        params: position.
+        velocity: vᵀMv = 1.
+        gradient: the last step's last gradient, used by the next step's first kick; zeros before the first step.
+        scale: s of the preconditioner, a pytree like `params`, or None.
+        moments: the moving moments behind `scale`, or None.
+        tuner: energy moments and step size, or None.
+        count: steps taken.
+    """
+
+    params: Any
+    velocity: Any
+    gradient: Any
+    scale: Any
+    moments: NoiseScale | None
+    tuner: QuantileState | None
+    count: jax.Array
+
+
+def _update_moments(moments: NoiseScale, gradient: Any) -> NoiseScale:
+    w = MOVING_WEIGHT
+    mean = jax.tree.map(lambda m, g: (1 - w) * m + w * g, moments.mean, gradient)
+    variance = jax.tree.map(lambda s, m, g: (1 - w) * s + w * (g - m) ** 2, moments.variance, mean, gradient)
+    return NoiseScale(mean, variance)
+
+
+def _scale(moments: NoiseScale) -> Any:
+    clipped = jax.tree.map(lambda s: jnp.clip(jnp.sqrt(s), *SCALE_RANGE), moments.variance)
+    return trees.scale(jax.lax.rsqrt(trees.dot(clipped, clipped) / trees.size(clipped)), clipped)
+
+
+def _smile(
+    name: str,
+    posterior: Posterior,
+    step_size: StepSize,
+    preconditioned: bool,
+    rule: QuantileRule | None,
+    adapt_after_warmup: bool,
+) -> SamplingAlgorithm:
+    step_size_at: Callable[[jax.Array], jax.Array] = schedule(step_size)
+
+    def init(key, params):
+        check_params(params)
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        zeros, ones = jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.ones_like, params)
+        count = jnp.zeros((), jnp.int32)
+        return SmileState(
+            params=params,
+            velocity=draw_velocity(key, params, Identity()),
+            gradient=zeros,
+            scale=ones if preconditioned else None,
+            moments=NoiseScale(zeros, ones) if preconditioned else None,
+            tuner=quantile_init(step_size_at(count).astype(dtype)) if rule else None,
+            count=count,
+        )
+
+    def advance(state, batch, adapt):
+        dtype = jnp.result_type(*jax.tree.leaves(state.params))
+        eps = state.tuner.step_size if rule else step_size_at(state.count).astype(dtype)
+        geometry = Diagonal(state.scale) if preconditioned else Identity()
+        moved = kick_first(
+            lambda params: posterior.value_and_grad(params, batch),
+            state.params,
+            state.velocity,
+            state.gradient,
+            geometry,
+            eps,
+        )
+        if rule:
+            tuner, accepted = quantile_update(rule, state.tuner, moved.energy_error, moved.valid, adapt)
+        else:
+            tuner, accepted = None, moved.valid
+        velocity = trees.where(moved.valid, moved.velocity, jax.tree.map(jnp.negative, state.velocity))
+        scale, moments = state.scale, state.moments
+        if preconditioned:
+            moments = trees.where(moved.valid, _update_moments(state.moments, moved.gradient), state.moments)
+            scale = _scale(moments)
+            velocity = jax.tree.map(lambda v, old, new: v * (old / new), velocity, state.scale, scale)
+        state = SmileState(
+            params=trees.where(accepted, moved.params, state.params),
+            velocity=velocity,
+            gradient=trees.where(accepted, moved.gradient, state.gradient),
+            scale=scale,
+            moments=moments,
+            tuner=tuner,
+            count=state.count + 1,
+        )
+        return state, Info(moved.second.total, moved.energy_error, eps, accepted.astype(dtype))
+
+    config = {"name": name, "step_size": describe(step_size)}
+    if rule:
+        config |= {"adapt_after_warmup": adapt_after_warmup} | rule._asdict()
+    return SamplingAlgorithm(
+        init=init,
+        warmup=lambda key, state, batch, fraction: advance(state, batch, True),
+        step=lambda key, state, batch: advance(state, batch, adapt_after_warmup),
+        config=config,
+        posterior=posterior,
+    )
+
+
+def smile_naive(posterior: Posterior, step_size: StepSize) -> SamplingAlgorithm:
+    """SMILE-naive: no preconditioner, fixed step size (arXiv 2602.06500).
+
+    Args:
+        posterior: the target.
+        step_size: ε, in units of the parameters (a step moves x by about ε); a positive number or a schedule
+            `step_size(count)`.
+
+    Raises:
+        ValueError: if `step_size` is not positive and finite.
+
+    Example:
+        >>> import jax.numpy as jnp, smilax as sx
+        >>> posterior = sx.Posterior(lambda x: -0.5 * jnp.sum(x**2), lambda x, batch: jnp.zeros(len(batch)), 10)
+        >>> sx.smile_naive(posterior, step_size=1e-2).config["name"]
+        'smile_naive'
+    """
+    check_positive("step_size", step_size)
+    return _smile("smile_naive", posterior, step_size, False, None, False)
+
+
+def psmile_naive(posterior: Posterior, step_size: StepSize) -> SamplingAlgorithm:
+    """pSMILE-naive: preconditioned by the gradient noise's standard deviation, fixed step size (arXiv 2602.06500).
+
+    Memory: six parameter-sized arrays.
+
+    Args:
+        posterior: the target.
+        step_size: ε, in units of the parameters; a positive number or a schedule `step_size(count)`.
+
+    Raises:
+        ValueError: if `step_size` is not positive and finite.
+
+    Example:
+        >>> import jax.numpy as jnp, smilax as sx
+        >>> posterior = sx.Posterior(lambda x: -0.5 * jnp.sum(x**2), lambda x, batch: jnp.zeros(len(batch)), 10)
+        >>> sx.psmile_naive(posterior, step_size=1e-2).config["name"]
+        'psmile_naive'
+    """
+    check_positive("step_size", step_size)
+    return _smile("psmile_naive", posterior, step_size, True, None, False)
+
+
+def _tuned(name, posterior, step_size, preconditioned, reset, adapt, rate, weight, adapt_after_warmup):
+    check_positive("step_size", step_size)
+    if callable(step_size):
+        raise TypeError(f"{name} tunes its step size from a starting value: step_size must be a number, not a schedule")
+    check_probability("reset", reset)
+    check_probability("weight", weight)
+    if not 0 <= adapt <= 1:
+        raise ValueError(f"adapt must be in [0, 1], got {adapt!r}")
+    if not 0 < rate < 1:
+        raise ValueError(f"rate must be in (0, 1), got {rate!r}")
+    rule = QuantileRule(float(reset), float(adapt), float(rate), float(weight))
+    return _smile(name, posterior, step_size, preconditioned, rule, adapt_after_warmup)
+
+
+def smile(
+    posterior: Posterior,
+    step_size: float = 1e-2,
+    *,
+    reset: float = 0.98,
+    adapt: float = 0.1,
+    rate: float = 0.02,
+    weight: float = 0.01,
+    adapt_after_warmup: bool = False,
+) -> SamplingAlgorithm:
+    """SMILE with the published energy-quantile tuner (arXiv 2602.06500; see `smilax.tuning.QuantileRule`).
+
+    Args:
+        posterior: the target.
+        step_size: where the tuner starts, in units of the parameters.
+        reset: a step whose energy error exceeds this quantile of its recent past is undone; 1 undoes none.
+        adapt: share of warm-up steps that move the step size; 0 moves it never.
+        rate: relative change of the step size.
+        weight: weight of the newest step in the energy's moments.
+        adapt_after_warmup: keep moving the step size while sampling; then the chain has no stationary law.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+        TypeError: if `step_size` is a schedule.
+
+    Example:
+        >>> import jax.numpy as jnp, smilax as sx
+        >>> posterior = sx.Posterior(lambda x: -0.5 * jnp.sum(x**2), lambda x, batch: jnp.zeros(len(batch)), 10)
+        >>> sx.smile(posterior, step_size=1e-2).config["reset"]
+        0.98
+    """
+    return _tuned("smile", posterior, step_size, False, reset, adapt, rate, weight, adapt_after_warmup)
+
+
+def psmile(
+    posterior: Posterior,
+    step_size: float = 1e-2,
+    *,
+    reset: float = 0.98,
+    adapt: float = 0.1,
+    rate: float = 0.02,
+    weight: float = 0.01,
+    adapt_after_warmup: bool = False,
+) -> SamplingAlgorithm:
+    """pSMILE with the published energy-quantile tuner (arXiv 2602.06500; see `smilax.tuning.QuantileRule`).
+
+    The paper's main method: preconditioned as `psmile_naive`, tuned as `smile`.
+
+    Args:
+        posterior: the target.
+        step_size: where the tuner starts, in units of the parameters.
+        reset: a step whose energy error exceeds this quantile of its recent past is undone; 1 undoes none.
+        adapt: share of warm-up steps that move the step size; 0 moves it never.
+        rate: relative change of the step size.
+        weight: weight of the newest step in the energy's moments.
+        adapt_after_warmup: keep moving the step size while sampling; then the chain has no stationary law.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+        TypeError: if `step_size` is a schedule.
+
+    Example:
+        >>> import jax.numpy as jnp, smilax as sx
+        >>> posterior = sx.Posterior(lambda x: -0.5 * jnp.sum(x**2), lambda x, batch: jnp.zeros(len(batch)), 10)
+        >>> sx.psmile(posterior, step_size=1e-2).config["name"]
+        'psmile'
+    """
+    return _tuned("psmile", posterior, step_size, True, reset, adapt, rate, weight, adapt_after_warmup)

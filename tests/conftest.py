@@ -1,0 +1,51 @@
+"""Strictness for the tests only: the package itself never touches JAX's global configuration."""
+
+import ast
+import os
+from pathlib import Path
+
+# Before anything imports pyplot; subprocesses inherit it.
+os.environ["MPLBACKEND"] = "Agg"
+
+import jax
+import jaxtyping
+import pytest
+
+SOURCE = Path(__file__).resolve().parent.parent / "src" / "smilax"
+
+# Silent broadcasting and silent promotion are how a float32 sampler goes wrong unnoticed.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def modules_with_shapes() -> list[str]:
+    """The modules of smilax that annotate array shapes.
+
+    Only these are type-checked at run time: elsewhere an annotation such as `jax.Array` is documentation, and JAX
+    itself passes other objects through pytree constructors (None, ints, NumPy arrays).
+    """
+    names = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        if any(node.module == "jaxtyping" for node in imports):
+            names.append(".".join(("smilax", *path.relative_to(SOURCE).with_suffix("").parts)))
+    return [name.removesuffix(".__init__") for name in names]
+
+
+jaxtyping.install_import_hook(modules_with_shapes(), "beartype.beartype")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves the tests marked `once` out of a run in float64."""
+    if not jax.config.jax_enable_x64:
+        return
+    once = [item for item in items if item.get_closest_marker("once")]
+    if once and "once" not in (config.getoption("markexpr") or ""):
+        config.hook.pytest_deselected(once)
+        items[:] = [item for item in items if not item.get_closest_marker("once")]
+
+
+@pytest.fixture
+def key():
+    """A fixed PRNG key."""
+    return jax.random.key(0)

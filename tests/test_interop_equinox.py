@@ -1,0 +1,92 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smilax.interop.equinox import from_equinox
+from smilax.priors import leaf_paths
+
+
+def mlp(key):
+    return eqx.nn.MLP(3, 2, 8, 2, activation=jax.nn.tanh, key=key)
+
+
+def test_apply_is_the_module_vectorised(key):
+    network, x = from_equinox(mlp), jax.random.normal(jax.random.key(1), (5, 3))
+    params = network.init(key)
+    np.testing.assert_allclose(network.apply(params, x), jax.vmap(mlp(key))(x), rtol=1e-5)
+    assert all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(params))
+    assert leaf_paths(params)[0] == "layers/0/weight"
+
+
+def test_a_module_trained_elsewhere_is_a_start(key):
+    network, x = from_equinox(mlp), jnp.ones((5, 3))
+    params = eqx.partition(mlp(key), eqx.is_inexact_array)[0]
+    np.testing.assert_array_equal(network.apply(params, x), network.apply(network.init(key), x))
+
+
+def test_under_jit_vmap_and_grad(key):
+    network, x = from_equinox(mlp), jnp.ones((5, 3))
+    members = jax.vmap(network.init)(jax.random.split(key, 4))
+    outputs = jax.jit(jax.vmap(network.apply, in_axes=(0, None)))(members, x)
+    assert outputs.shape == (4, 5, 2)
+    gradient = jax.grad(lambda p: jnp.sum(network.apply(p, x)))(network.init(key))
+    assert jax.tree.structure(gradient) == jax.tree.structure(network.init(key))
+
+
+class Embedding(eqx.Module):
+    """Integer buffers, a setting, a function made anew each time, and one array to train."""
+
+    table: jax.Array
+    order: jax.Array
+    shift: np.ndarray
+    function: object = eqx.field(static=True)
+    name: str
+
+    def __init__(self, key):
+        self.table = jax.random.normal(key, (4, 2))
+        self.order = jnp.array([3, 2, 1, 0])
+        self.shift = np.array([10, 20])
+        self.function = lambda x: 2 * x
+        self.name = "embedding"
+
+    def __call__(self, token):
+        return self.function(self.table[self.order[token]]) + jnp.asarray(self.shift, self.table.dtype)
+
+
+def test_only_floating_point_arrays_are_parameters(key):
+    network = from_equinox(Embedding)
+    params = network.init(key)
+    assert [leaf.shape for leaf in jax.tree.leaves(params)] == [(4, 2)]
+    expected = 2 * np.asarray(params.table)[[3, 0]] + np.array([10, 20])
+    np.testing.assert_allclose(network.apply(params, jnp.array([0, 3])), expected, rtol=1e-5)
+    # One structure for all, whatever functions are made on the way.
+    assert jax.tree.structure(params) == jax.tree.structure(network.init(jax.random.key(1)))
+
+
+def test_dropout_is_off(key):
+    network = from_equinox(lambda key: eqx.nn.Sequential([eqx.nn.Linear(3, 2, key=key), eqx.nn.Dropout(0.5)]))
+    params, x = network.init(key), jnp.ones((5, 3))
+    linear = eqx.nn.Linear(3, 2, key=key)
+    np.testing.assert_allclose(network.apply(params, x), jax.vmap(linear)(x), rtol=1e-6)
+
+
+def test_batched_modules_get_the_whole_batch(key):
+    class Centre(eqx.Module):
+        scale: jax.Array
+
+        def __call__(self, x):
+            return self.scale * (x - x.mean(axis=0, keepdims=True))
+
+    network = from_equinox(lambda key: Centre(jnp.ones(())), batched=True)
+    np.testing.assert_allclose(network.apply(network.init(key), jnp.array([[1.0], [3.0]])), [[-1.0], [1.0]])
+
+
+def test_what_is_no_module_is_refused():
+    with pytest.raises(TypeError, match="callable equinox.Module"):
+        from_equinox(lambda key: {"w": jnp.zeros(3)})
+    with pytest.raises(ValueError, match="no floating-point arrays"):
+        from_equinox(lambda key: eqx.nn.Identity())
+    with pytest.raises(ValueError, match="complex"):
+        from_equinox(lambda key: eqx.nn.Linear(2, 2, dtype=jnp.complex64, key=key))

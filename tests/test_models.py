@@ -1,0 +1,61 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smilax.models import mlp
+from smilax.priors import leaf_paths
+
+
+def count(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_mlp_is_equinox_mlp_on_a_batch(key):
+    network, x = mlp(5, 2, hidden=(16, 16), activation=jax.nn.gelu), jax.random.normal(jax.random.key(1), (7, 5))
+    params = network.init(key)
+    reference = eqx.nn.MLP(5, 2, 16, 2, activation=jax.nn.gelu, key=key)
+    arrays, rest = eqx.partition(reference, eqx.is_array)
+    reference = eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), jax.tree.leaves(params)), rest)
+    np.testing.assert_allclose(network.apply(params, x), jax.vmap(reference)(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("in_size, size", [(5, 657), (8, 705), (11, 753)])
+def test_mlp_has_the_papers_sizes(in_size, size, key):
+    # With the likelihood's log scale: 658 to 754 parameters.
+    assert count(mlp(in_size, 1, hidden=(16, 16, 16)).init(key)) == size
+
+
+def test_mlp_starts_uniform_within_one_over_root_fan_in(key):
+    params = mlp(100, 50, hidden=(400,)).init(key)
+    assert leaf_paths(params) == ["layers/0/weight", "layers/0/bias", "layers/1/weight", "layers/1/bias"]
+    for layer, fan_in in zip(params.layers, (100, 400), strict=True):
+        for values in (layer.weight, layer.bias):
+            bound = fan_in**-0.5
+            assert float(jnp.max(jnp.abs(values))) <= bound
+            assert float(jnp.std(values)) == pytest.approx(bound / 3**0.5, rel=0.15)
+
+
+def test_mlp_without_hidden_layers_is_linear(key):
+    network, x = mlp(3, 1, hidden=()), jnp.arange(6.0).reshape(2, 3)
+    params = network.init(key)
+    np.testing.assert_allclose(network.apply(params, x), x @ params.layers[0].weight.T + params.layers[0].bias[None])
+
+
+def test_mlp_takes_other_dtypes(key):
+    network = mlp(3, 1)
+    params = network.init(key)
+    expected = network.apply(params, jnp.full((2, 3), 7.0))
+    for dtype in (jnp.uint8, jnp.float16):
+        np.testing.assert_allclose(network.apply(params, jnp.full((2, 3), 7, dtype)), expected, rtol=1e-6)
+
+
+def test_mlp_refuses_other_shapes(key):
+    network = mlp(3, 1)
+    for shape in ((3,), (2, 4), (2, 3, 1)):
+        with pytest.raises(ValueError, match=r"\(B, 3\)"):
+            network.apply(network.init(key), jnp.zeros(shape))
+    for sizes in ((0, 1), (3, 0), (3, 1.0), (3, 1, (0,))):
+        with pytest.raises(ValueError, match="positive integers"):
+            mlp(*sizes)
