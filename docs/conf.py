@@ -1,5 +1,6 @@
 """Sphinx configuration; `make docs` builds with warnings as errors."""
 
+import re
 from importlib.metadata import version as installed_version
 
 project = "smilax"
@@ -27,6 +28,27 @@ def skip_member(app, what, name, obj, skip, options):
     return True if foreign or type(obj).__name__ == "_tuplegetter" else None
 
 
+# A piece of code, with the letter that follows it at once, if any; or a character that only reStructuredText reads.
+MARKUP = re.compile(r"(?<!`)`(?P<code>[^`]+)`(?!`)(?=(?P<next>\w?))|\||(?<=\w)_(?!\w)")
+
+
+def from_markdown(app, what, name, obj, options, lines):
+    """Docstrings are written to be read in a terminal: `code` in single backquotes, | and _ with no meaning."""
+
+    def translated(match):
+        if match["code"]:
+            return f"``{match['code']}``" + ("\\ " if match["next"] else "")
+        return "\\" + match[0]
+
+    example = False
+    for i, line in enumerate(lines):
+        example = bool(line.strip()) and (example or line.lstrip().startswith(">>>"))
+        if not example:
+            lines[i] = MARKUP.sub(translated, line)
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("autodoc-skip-member", skip_member)
+    # Before napoleon, at 500, which reads the sections.
+    app.connect("autodoc-process-docstring", from_markdown, priority=400)

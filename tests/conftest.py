@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(config, items):
         return
     once = [item for item in items if item.get_closest_marker("once")]
     if once and "once" not in (config.getoption("markexpr") or ""):
-        config.hook.pytest_deselected(once)
+        config.hook.pytest_deselected(items=once)
         items[:] = [item for item in items if not item.get_closest_marker("once")]
 
 

@@ -113,6 +113,7 @@ def ours(module):
     return {target for target in imports(module) if target.split(".")[0] == "smilax"}
 
 
+pytestmark = pytest.mark.once
 each_module = pytest.mark.parametrize("module", MODULES)
 
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smilax.models import mlp
+from smilax.models import lenet, mlp
 from smilax.priors import leaf_paths
 
 
@@ -59,3 +59,65 @@ def test_mlp_refuses_other_shapes(key):
     for sizes in ((0, 1), (3, 0), (3, 1.0), (3, 1, (0,))):
         with pytest.raises(ValueError, match="positive integers"):
             mlp(*sizes)
+
+
+def lenet_by_hand(params, x):
+    """LeNet-5 with JAX's own operations, images (B, height, width, channels)."""
+    gelu, layout = jax.nn.gelu, ("NHWC", "HWIO", "NHWC")
+    for layer, padding in zip(params.convolutions, (2, 0), strict=True):
+        x = jax.lax.conv_general_dilated(x, layer.weight, (1, 1), [(padding, padding)] * 2, dimension_numbers=layout)
+        x = gelu(x + layer.bias[None, None, None])
+        zero = jnp.zeros((), x.dtype)
+        x = jax.lax.reduce_window(x, zero, jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4
+    x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+    for i, layer in enumerate(params.dense):
+        x = (gelu(x) if i else x) @ layer.weight.T + layer.bias[None]
+    return x
+
+
+@pytest.mark.parametrize("image_size, channels", [(28, 1), (32, 3), (13, 1)])
+def test_lenet_is_lenet(image_size, channels, key):
+    network = lenet(10, image_size, channels)
+    params, x = network.init(key), jax.random.uniform(jax.random.key(1), (3, image_size, image_size, channels))
+    np.testing.assert_allclose(network.apply(params, x), lenet_by_hand(params, x), rtol=1e-4, atol=1e-5)
+
+
+def test_lenet_has_61706_parameters(key):
+    params = lenet().init(key)
+    assert count(params) == 61_706
+    assert leaf_paths(params) == [
+        f"{kind}/{i}/{name}"
+        for kind, n in (("convolutions", 2), ("dense", 3))
+        for i in range(n)
+        for name in ("weight", "bias")
+    ]
+    assert [leaf.shape for leaf in jax.tree.leaves(params)][::2] == [
+        (5, 5, 1, 6),
+        (5, 5, 6, 16),
+        (120, 400),
+        (84, 120),
+        (10, 84),
+    ]
+
+
+def test_lenet_scales_uint8_images(key):
+    network = lenet(num_classes=3, image_size=16)
+    params, images = network.init(key), np.random.default_rng(0).integers(0, 256, (2, 16, 16), dtype=np.uint8)
+    expected = network.apply(params, jnp.asarray(images / 255, jnp.result_type(float)))
+    np.testing.assert_allclose(network.apply(params, jnp.asarray(images)), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(
+        network.apply(params, jnp.asarray(images)), network.apply(params, jnp.asarray(images)[..., None])
+    )
+
+
+def test_lenet_refuses_other_images(key):
+    network = lenet(image_size=16)
+    params = network.init(key)
+    for shape in ((2, 16, 15), (2, 16, 16, 3), (16, 16), (2, 256)):
+        with pytest.raises(ValueError, match=r"\(B, 16, 16, 1\) or \(B, 16, 16\)"):
+            network.apply(params, jnp.zeros(shape))
+    with pytest.raises(TypeError, match="uint8"):
+        network.apply(params, jnp.zeros((2, 16, 16), jnp.int32))
+    for sizes in ((0,), (10, 8), (10, 28, 0), (10, 28.0)):
+        with pytest.raises(ValueError, match="lenet"):
+            lenet(*sizes)

@@ -234,7 +234,7 @@ def statistics(prediction):
 
 def test_streaming_gives_the_same_numbers_as_the_cache(monkeypatch):
     # So small that there are several blocks of draws, the last one padded, and several parts of rows.
-    monkeypatch.setattr(module, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(module, "BLOCK_BYTES", 75 * DTYPE.itemsize)
     monkeypatch.setattr(module, "PART_BYTES", 2000)
     cached, streamed = gaussian(batch_size=8)[0], gaussian(batch_size=8, max_memory=0)[0]
     assert TOTAL % cached._stream.draw_block and cached._stream.draw_block > 1
@@ -278,7 +278,7 @@ def test_memory_does_not_grow_with_the_number_of_draws(num_draws, monkeypatch):
     accumulate = streaming.accumulate
 
     def recording(*args):
-        blocks.append(sum(leaf.nbytes for leaf in jax.tree.leaves(args[3:])))
+        blocks.append(sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(args[3:])))
         return accumulate(*args)
 
     monkeypatch.setattr(streaming, "accumulate", recording)
@@ -302,7 +302,7 @@ def test_one_compilation(monkeypatch):
         traces.append(x.shape)
         return x @ w
 
-    monkeypatch.setattr(module, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(module, "BLOCK_BYTES", 75 * DTYPE.itemsize)
     posterior = bnn(Network(lambda key: jnp.zeros(2), apply), Gaussian(scale=1.0), Normal(0.0, 1.0), num_data=10)
     prediction = predict(posterior, SimpleNamespace(draws={"network": weights()}), inputs(), batch_size=8, max_memory=0)
     for _ in range(2):

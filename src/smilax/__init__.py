@@ -24,6 +24,7 @@ from smilax.sampling import Result as Result
 from smilax.sampling import sample as sample
 
 if _TYPE_CHECKING:
+    from smilax import datasets as datasets
     from smilax import metrics as metrics
     from smilax import models as models
     from smilax.ensemble import train_ensemble as train_ensemble
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 
 # Loaded on first use: what they stand on takes longer to import than everything above.
 _LAZY = {
+    "datasets": "smilax.datasets",
     "from_equinox": "smilax.interop.equinox",
     "metrics": "smilax.metrics",
     "models": "smilax.models",
@@ -49,6 +51,7 @@ __all__ = [
     "Result",
     "SamplingAlgorithm",
     "bnn",
+    "datasets",
     "from_equinox",
     "geometry",
     "likelihoods",

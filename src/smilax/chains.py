@@ -99,7 +99,9 @@ def chunk_program(
             state, info, accepted = jax.lax.fori_loop(low, high, take_step, (state, blank, blank.accepted))
             info = info._replace(accepted=accepted / (high - low).astype(accepted.dtype))
             infos = jax.tree.map(lambda buffer, leaf: buffer.at[k].set(leaf), infos, info)
-            draws = jax.tree.map(lambda buffer, leaf: buffer.at[k].set(leaf), draws, None if warming_up else state.params)
+            draws = jax.tree.map(
+                lambda buffer, leaf: buffer.at[k].set(leaf), draws, None if warming_up else state.params
+            )
             return state, draws, infos
 
         count = (bounds.stop - 1) // thinning - first + 1
@@ -158,7 +160,9 @@ class Phase:
         self._data, self._keys = data, keys
         self.thinning, self.slots = thinning, slots
 
-    def run(self, pool: ThreadPoolExecutor, states: list[Any], bounds: Bounds) -> tuple[list[Any], list[Any], list[Any]]:
+    def run(
+        self, pool: ThreadPoolExecutor, states: list[Any], bounds: Bounds
+    ) -> tuple[list[Any], list[Any], list[Any]]:
         """Advances every group by one chunk; the states given are donated."""
         arrays = Bounds(*(jnp.asarray(b, jnp.int32) for b in bounds))
         if self._compiled is None:

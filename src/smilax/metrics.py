@@ -27,8 +27,8 @@ def lppd(prediction: Any, y: Any) -> float:
 
     Example:
         >>> import numpy as np, smilax as sx
-        >>> sx.metrics.lppd(np.array([[0.5, 0.5], [0.5, 0.5]]), [0, 1]) == np.log(0.5)
-        True
+        >>> round(sx.metrics.lppd(np.array([[0.5, 0.5], [0.5, 0.5]]), [0, 1]), 4)  # log(1/2)
+        -0.6931
     """
     if isinstance(prediction, Prediction):
         return float(np.mean(prediction.log_prob(y), dtype=np.float64))
@@ -86,9 +86,10 @@ def crps(prediction: Prediction, y: Any) -> float:
 
     integral (F(t) - 1[y <= t])^2 dt, F the mixture's cdf of one target (Gneiting and Raftery 2007, equation 20);
     for counts the sum over the integers. The closed form for Gaussian mixtures costs the square of the number of
-    draws, and others have none; here F is evaluated at about 130 points per target, which move to where it rises, and
-    integrated by the trapezoidal rule with end corrections: relative error far below 1e-3. Counts are summed one by
-    one as long as a row's predictive distribution spans at most 1024 of them.
+    draws, and others have none; here F is evaluated at about 130 points per target, which move to where it rises,
+    and integrated by the trapezoidal rule with end corrections. The relative error is below 1e-4, and a few 1e-3 in
+    single rows where each draw is a step of F a hundred times narrower than the whole. Counts are summed one by one
+    as long as a row's predictive distribution spans at most 1024 of them.
 
     Args:
         prediction: a `Prediction` of a regression or of counts.
@@ -399,8 +400,8 @@ def _crps(prediction: Prediction, y: np.ndarray) -> np.ndarray:
     cdf = _cdf(prediction, nodes)
     nodes, cdf = _sorted(nodes, cdf)
     for _ in range(CRPS_PASSES):
-        # In proportion to sqrt(width * rise): the error of a cell is at most its width times its rise.
-        weight = np.sqrt(np.diff(nodes, axis=0) * np.maximum(np.diff(cdf, axis=0), 0.0))
+        # A cell's error grows with its width and its rise; this balance serves smooth and stepwise cdfs.
+        weight = np.cbrt(np.diff(nodes, axis=0) ** 2 * np.maximum(np.diff(cdf, axis=0), 0.0))
         new = _rounded(prediction, _place(nodes, weight, CRPS_NODES))
         nodes, cdf = _sorted(np.concatenate([nodes, new]), np.concatenate([cdf, _cdf(prediction, new)]))
     left, right = cdf**2, (1 - cdf) ** 2
@@ -444,19 +445,25 @@ def _sorted(nodes: np.ndarray, cdf: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _place(nodes: np.ndarray, weight: np.ndarray, count: int) -> np.ndarray:
-    """`count` points within the cells between `nodes`, as many in each as its share of the weight."""
-    total = np.concatenate([np.zeros_like(weight[:1]), np.cumsum(weight, axis=0)])
-    flat_total, flat_nodes = (a.reshape(a.shape[0], -1) for a in (total, nodes))
-    at = (np.arange(count) + 0.5) / count
-    new = [np.interp(at * t[-1], t, n) for t, n in zip(flat_total.T, flat_nodes.T, strict=True)]
-    return np.stack(new, axis=1).reshape((count,) + nodes.shape[1:])
+    """`count` new points: evenly within the cells between `nodes`, as many in each as its share of the weight."""
+    total = np.cumsum(weight, axis=0)
+    share = np.nan_to_num(total / np.where(total[-1] > 0, total[-1], 1.0))
+    first = np.ceil(np.concatenate([np.zeros_like(share[:1]), share]) * count - 0.5).astype(int)  # point of each cell
+    cell = np.stack([np.sum(first[1:] <= j, axis=0) for j in range(count)])
+    cell = np.minimum(cell, len(weight) - 1)
+    start, stop, left, right = (np.take_along_axis(a, cell + i, axis=0) for a in (first, nodes) for i in (0, 1))
+    rank = np.arange(1, count + 1).reshape((-1,) + (1,) * (nodes.ndim - 1)) - start
+    return left + (right - left) * np.clip(rank / (stop - start + 1), 0.0, 1.0)
 
 
 def _slopes(width: np.ndarray, rise: np.ndarray) -> np.ndarray:
-    """The derivative at the nodes by Fritsch and Butland's harmonic mean, 0 at both ends: never above 3 secants."""
+    """The derivative at the nodes from three points, 0 at both ends; at most three times the flatter side's secant.
+
+    The limit keeps the interpolant monotone (Fritsch and Carlson 1980), and so the correction small, at a steep step.
+    """
+    secant = np.maximum(rise, 0.0) / np.where(width > 0, width, 1.0)
     before, after = width[:-1], width[1:]
-    smooth = (rise[:-1] > 0) & (rise[1:] > 0) & (before > 0) & (after > 0)
-    before, after, up, on = (np.where(smooth, a, 1.0) for a in (before, after, rise[:-1], rise[1:]))
-    first, second = 2 * after + before, after + 2 * before
-    slope = np.where(smooth, (first + second) / (first * before / up + second * after / on), 0.0)
+    both = np.where(before + after > 0, before + after, 1.0)
+    slope = (secant[:-1] * after + secant[1:] * before) / both
+    slope = np.minimum(slope, 3 * np.minimum(secant[:-1], secant[1:]))
     return np.concatenate([np.zeros_like(slope[:1]), slope, np.zeros_like(slope[:1])])

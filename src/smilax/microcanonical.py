@@ -48,7 +48,7 @@ def kick(velocity: Any, gradient: Any, geometry: Geometry, length: jax.Array) ->
 
     With γ = sqrt(gᵀPg), c = vᵀg/γ, δ = length·γ/(d − 1) and ζ = e^{−δ},
 
-        v' = [2ζ v + (1 − ζ)(1 + ζ + c(1 − ζ)) Pg/γ] / (1 + c + (1 − c)ζ²) ,
+        v' = [2ζ v + (1 − ζ)(1 + c + (1 − c)ζ) Pg/γ] / (1 + c + (1 − c)ζ²) ,
 
     which keeps vᵀMv = 1. A zero gradient leaves the velocity as it is. So do a gradient that is not finite and a norm
     that vanishes in floating point (c = −1 at large δ), and `kinetic_change` is then not finite, which is the flag.
@@ -73,7 +73,7 @@ def kick(velocity: Any, gradient: Any, geometry: Geometry, length: jax.Array) ->
     zeta, rest = jnp.exp(-length * rate), -jnp.expm1(-length * rate)
     size = 1 + cosine + (1 - cosine) * zeta**2
     # Both factors in one array: two numbers from one fused scalar computation cost half of two such computations.
-    factors = jnp.stack([2 * zeta, rest * (1 + zeta + cosine * rest) / norm]) / size
+    factors = jnp.stack([2 * zeta, rest * (1 + cosine + (1 - cosine) * zeta) / norm]) / size
     factors = jnp.where((size > 0) & jnp.isfinite(rate), factors, 0)
     keep, turn = factors[0], factors[1]
     turned = jax.tree.map(lambda v, f: jnp.where(turn != 0, keep * v + turn * f, v), velocity, force)

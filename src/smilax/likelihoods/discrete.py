@@ -119,7 +119,7 @@ class Poisson(Likelihood):
 
     Example:
         >>> import jax.numpy as jnp, smilax as sx
-        >>> sx.likelihoods.Poisson().log_prob({}, jnp.zeros((1, 1)), jnp.array([0])).tolist()
+        >>> sx.likelihoods.Poisson().log_prob({}, jnp.zeros((1, 1)), jnp.array([0])).round(4).tolist()
         [-1.0]
     """
 

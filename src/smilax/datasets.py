@@ -1,0 +1,96 @@
+"""Loaders of public data: from OpenML through scikit-learn, or from the user's own files."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Name -> OpenML data id and the columns that are no features beside the target (which comes last in a row here).
+_OPENML = {
+    "airfoil": (43919, None, ()),
+    "energy": (44960, "heating_load", ("cooling_load",)),
+    "bikesharing": (44063, None, ()),
+}
+
+
+class Split(NamedTuple):
+    """Training, validation and test data, each `(x, y)`."""
+
+    train: tuple[np.ndarray, np.ndarray]
+    valid: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+
+
+def uci(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    seed: int = 1,
+    fractions: tuple[float, float] = (0.7, 0.1),
+) -> Split:
+    """A regression table of the paper, shuffled, standardised and split.
+
+    Features and target are standardised with the statistics of *all* rows, test rows too, because the paper's numbers
+    are. Errors and densities are therefore in units of the target's standard deviation.
+
+    Args:
+        name: `"airfoil"`, `"energy"` or `"bikesharing"`.
+        data_dir: a folder with `uci_tabular.npz` (one array per name, target last) and, for the paper's own splits,
+            `smile_permutations.npz` (arrays `{name}_rng{seed}`); None fetches the table from OpenML, cached by scikit-learn,
+            and shuffles it with NumPy.
+        seed: which shuffle.
+        fractions: shares of training and validation rows; the rest is the test set.
+
+    Raises:
+        ValueError: for an unknown name or fractions that leave a part empty.
+        FileNotFoundError: if `data_dir` lacks the file.
+        OSError: if `data_dir` is None and OpenML cannot be reached.
+
+    Example:
+        >>> import numpy as np, tempfile, smilax as sx
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/uci_tabular.npz", energy=np.random.default_rng(0).normal(size=(50, 9)))
+        ...     split = sx.datasets.uci("energy", folder)
+        >>> split.train[0].shape, split.valid[1].shape, split.test[0].shape
+        ((35, 8), (5,), (10, 8))
+    """
+    if name not in _OPENML:
+        raise ValueError(f"name must be one of {sorted(_OPENML)}, got {name!r}")
+    table = _fetch(name) if data_dir is None else _read(name, Path(data_dir))
+    table = table[_permutation(name, len(table), seed, data_dir)].astype(np.float32)
+    table = (table - table.mean(0)) / table.std(0)
+    i, j = int(len(table) * fractions[0]), int(len(table) * sum(fractions))
+    parts = [(part[:, :-1], part[:, -1]) for part in (table[:i], table[i:j], table[j:])]
+    if any(len(y) == 0 for _, y in parts):
+        raise ValueError(f"fractions = {fractions} leave a part of the {len(table)} rows empty")
+    return Split(*parts)
+
+
+def _read(name: str, folder: Path) -> np.ndarray:
+    file = folder / "uci_tabular.npz"
+    if not file.is_file():
+        raise FileNotFoundError(f"data_dir = {str(folder)!r} holds no uci_tabular.npz")
+    with np.load(file) as arrays:
+        return arrays[name]
+
+
+def _permutation(name: str, num_rows: int, seed: int, folder: Any) -> np.ndarray:
+    if folder is not None and (Path(folder) / "smile_permutations.npz").is_file():
+        with np.load(Path(folder) / "smile_permutations.npz") as arrays:
+            if f"{name}_rng{seed}" in arrays:
+                return arrays[f"{name}_rng{seed}"]
+    return np.random.default_rng(seed).permutation(num_rows)
+
+
+def _fetch(name: str) -> np.ndarray:
+    from sklearn.datasets import fetch_openml
+
+    data_id, target, dropped = _OPENML[name]
+    try:
+        bunch = fetch_openml(data_id=data_id, as_frame=True, parser="auto", target_column=target or "default-target")
+    except Exception as error:
+        raise OSError(
+            f"{name} could not be fetched from OpenML ({error}); give data_dir, a folder with uci_tabular.npz"
+        ) from error
+    features = bunch.data.drop(columns=[c for c in dropped if c in bunch.data])
+    return np.column_stack([features.to_numpy(float), bunch.target.to_numpy(float)])

@@ -1,0 +1,366 @@
+"""Deep ensembles: independently trained networks, from which chains start."""
+
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from smilax.bnn import NetworkPosterior
+from smilax.chains import group_indices, num_groups
+from smilax.checks import check_finite
+from smilax.data import Batches, as_batches, check_batch_size
+from smilax.packing import pack, packable, unpack
+from smilax.posterior import Posterior
+from smilax.shuffling import permuted
+from smilax.trees import size, where
+from smilax.validation import check_count, check_data
+
+# Rows that go through the network at once where nothing is differentiated.
+EVALUATION_ROWS = 1024
+DEFAULT_MEMBERS = 8
+
+
+class History(NamedTuple):
+    """How the training of an ensemble went; NumPy arrays, members first, epochs counted from zero.
+
+    Attributes:
+        train_loss: mean loss over the batches of each epoch, shape (member, epoch), in nats per example; NaN for epochs
+            after a member has stopped.
+        valid_loss: minus the mean validation log likelihood after each epoch, likewise; NaN without validation data.
+        best_epoch: the epoch whose parameters were kept, shape (member,).
+        stopped: whether the member stopped before `max_epochs`, shape (member,).
+    """
+
+    train_loss: np.ndarray
+    valid_loss: np.ndarray
+    best_epoch: np.ndarray
+    stopped: np.ndarray
+
+
+def train_ensemble(
+    key: jax.Array,
+    posterior: Posterior,
+    train: Any,
+    valid: Any = None,
+    *,
+    num_members: int | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    max_epochs: int = 200,
+    patience: int = 10,
+    batch_size: int = 64,
+    objective: Literal["likelihood", "posterior"] = "likelihood",
+    init_params: Any = None,
+    return_history: bool = False,
+    progress_bar: bool = False,
+) -> Any:
+    """Trains networks from independent starts: a deep ensemble, and the warm start of as many chains.
+
+    All members run in one compiled program, each with its own initialisation and its own order of the data; small
+    models on CPU use all cores. Member k is the same whatever the number of members. With validation data a member
+    stops once its validation log likelihood has not risen for `patience` epochs, and its best parameters are kept.
+    Where the likelihood learns parameters of its own, they are finally set to those of largest likelihood for the
+    residuals on the training data.
+
+    Args:
+        key: a JAX random key.
+        posterior: from `sx.bnn`; any other `Posterior` as well if `init_params` is given.
+        train: the training data, `(x, y)` or `(x, y, weight)`, or an `sx.Batches`, whose `transform` is then used.
+        valid: validation data in the same form as `train`; None: no early stopping, the last parameters are kept.
+        num_members: how many; by default 8, or as many as `init_params` has.
+        optimizer: any Optax optimiser; by default `optax.adamw(1e-2, weight_decay=5e-3)`, the paper's.
+        max_epochs: the most passes over the data. Every row is visited in every epoch; the last batch is completed with
+            rows from the beginning of the epoch.
+        patience: epochs without improvement after which a member stops.
+        batch_size: rows in a batch, B.
+        objective: `"likelihood"`: the loss is minus the mean log likelihood; `"posterior"`: minus the log posterior
+            over N.
+        init_params: parameters to start from, with a leading member axis, in place of `posterior.init`.
+        return_history: whether to return a `History` as well.
+        progress_bar: whether to show one.
+
+    Returns:
+        The members' parameters, a pytree with a leading member axis, ready for `sx.sample` and `sx.predict`; with
+        `return_history=True` the pair `(members, history)`.
+
+    Raises:
+        ValueError: for data that `posterior.check_data` refuses, a batch larger than the data, arguments out of range.
+        TypeError: for arguments of the wrong type, or a posterior without `init` when `init_params` is not given.
+        FloatingPointError: if the loss of a member was not finite in any epoch. A member that is lost later keeps its
+            best parameters, with a RuntimeWarning.
+
+    Example:
+        >>> import jax, numpy as np, smilax as sx
+        >>> x = np.random.default_rng(0).normal(size=(80, 2)).astype(np.float32)
+        >>> posterior = sx.bnn(sx.models.mlp(2, 1), sx.likelihoods.Gaussian(), sx.priors.Normal(0.0, 1.0), num_data=60)
+        >>> members, history = sx.train_ensemble(
+        ...     jax.random.key(0), posterior, (x[:60], x[:60, 0]), (x[60:], x[60:, 0]),
+        ...     num_members=4, max_epochs=5, batch_size=16, return_history=True,
+        ... )
+        >>> members["likelihood"]["log_scale"].shape, history.train_loss.shape
+        ((4,), (4, 5))
+    """
+    max_epochs = check_count("max_epochs", max_epochs, 1)
+    patience = check_count("patience", patience, 1)
+    if objective not in ("likelihood", "posterior"):
+        raise ValueError(f'objective must be "likelihood" or "posterior", got {objective!r}')
+    if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(f"optimizer must be an Optax optimiser, got {type(optimizer).__name__}")
+    batches = _check_data(posterior, train, valid)
+    batch_size = check_batch_size(batch_size, batches)
+    starts, num_members = _starts(key, posterior, num_members, init_params)
+    # Parameters in one buffer make the many small operations of an optimiser few. Only of our own optimiser do we know
+    # that it treats all parameters alike.
+    packing = optimizer is None
+    optimizer = optax.adamw(1e-2, weight_decay=5e-3) if optimizer is None else optimizer
+    trainer = _Trainer(posterior, batches, batch_size, optimizer, patience, objective, valid is not None)
+    data, valid = jax.tree.map(jnp.asarray, (batches.data, valid))
+
+    def start(index, params):
+        member_key = jax.random.fold_in(jax.random.fold_in(key, index), 1)
+        params = pack(params) if packing and packable(params) else params
+        return trainer.init(member_key, params, index >= num_members)
+
+    num_params = size(jax.eval_shape(starts, jnp.zeros(1, jnp.int32)))
+    groups = group_indices(num_members, num_groups(num_members, num_params, "vectorized"), "vectorized")
+    start_group = jax.jit(lambda indices: jax.vmap(start)(indices, starts(indices)))
+    states = [start_group(jnp.asarray(indices, jnp.int32)) for indices in groups]
+    epoch = jax.jit(jax.vmap(trainer.epoch, in_axes=(0, None, None, None)), donate_argnums=0)
+    run_epoch = epoch.lower(states[0], data, valid, jnp.zeros((), jnp.int32)).compile()
+    results = _drive(run_epoch, states, data, valid, max_epochs, num_members, progress_bar)
+
+    states = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:num_members], *(state for state, _ in results))
+    history = _history([losses for _, losses in results], states, num_members)
+    _check_members(states, history)
+    members = jax.jit(jax.vmap(unpack))(states.best)
+    if isinstance(posterior, NetworkPosterior) and posterior.likelihood.learned:
+        members = {**members, "likelihood": _fit_residuals(posterior, members, data)}
+    return (members, history) if return_history else members
+
+
+class _Member(NamedTuple):
+    """Training state of one member."""
+
+    key: jax.Array
+    params: Any
+    opt_state: Any
+    best: Any
+    best_score: jax.Array
+    best_epoch: jax.Array
+    stopped: jax.Array
+    lost_epoch: jax.Array
+
+
+class _Trainer:
+    """One member's training, to be vectorised."""
+
+    def __init__(self, posterior, batches, batch_size, optimizer, patience, objective, validated):
+        self.posterior, self.batches, self.batch_size = posterior, batches, batch_size
+        self.optimizer = optax.with_extra_args_support(optimizer)
+        self.patience, self.objective, self.validated = patience, objective, validated
+
+    def init(self, key, params, stopped):
+        score = jnp.full((), -jnp.inf, jnp.result_type(float))
+        none = jnp.full((), -1, jnp.int32)
+        # Two copies, because the state is donated and a buffer can be given away only once.
+        best = jax.tree.map(jnp.copy, params)
+        return _Member(key, params, self.optimizer.init(params), best, score, none, stopped, none)
+
+    def loss(self, params, batch):
+        if self.objective == "posterior":
+            return -self.posterior.log_density(params, batch) / self.posterior.num_data
+        return -jnp.mean(self.posterior.log_likelihood(unpack(params), batch))
+
+    def epoch(self, member, data, valid, epoch):
+        """The member after one more epoch, and its training and validation loss."""
+        num_rows, batch_size = self.batches.num_rows, self.batch_size
+        steps = -(-num_rows // batch_size)
+        epoch_key = jax.random.fold_in(member.key, epoch)
+        positions = jnp.arange(steps * batch_size, dtype=jnp.int32) % num_rows
+        rows = permuted(epoch_key, positions, num_rows).reshape(steps, batch_size)
+
+        def step(carry, inputs):
+            params, opt_state = carry
+            number, rows = inputs
+            batch = _take(data, rows)
+            if self.batches.transform is not None:
+                batch = self.batches.transform(jax.random.fold_in(epoch_key, number), batch)
+            loss, gradient = jax.value_and_grad(self.loss)(params, batch)
+            extra = {"value": loss, "grad": gradient, "value_fn": lambda params: self.loss(params, batch)}
+            # Optax counts on NumPy's promotion; this holds while tracing, and only in this thread.
+            with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+                updates, opt_state = self.optimizer.update(gradient, opt_state, params, **extra)
+                params = optax.apply_updates(params, updates)
+            return (params, opt_state), loss
+
+        numbers = jnp.arange(1, steps + 1, dtype=jnp.int32)
+        (params, opt_state), losses = jax.lax.scan(step, (member.params, member.opt_state), (numbers, rows))
+        train_loss = jnp.mean(losses).astype(member.best_score.dtype)
+        finite = jnp.isfinite(train_loss)
+        for leaf in jax.tree.leaves(params):
+            finite &= jnp.all(jnp.isfinite(leaf))
+        if self.validated:
+            score = _mean_log_likelihood(self.posterior, params, valid).astype(train_loss.dtype)
+            finite &= jnp.isfinite(score)
+        else:
+            score = epoch.astype(train_loss.dtype)
+        better = finite & (score > member.best_score)
+        best_epoch = jnp.where(better, epoch, member.best_epoch)
+        out_of_patience = epoch - best_epoch >= self.patience
+        new = _Member(
+            key=member.key,
+            params=params,
+            opt_state=opt_state,
+            best=where(better, params, member.best),
+            best_score=jnp.where(better, score, member.best_score),
+            best_epoch=best_epoch,
+            stopped=out_of_patience | ~finite,
+            lost_epoch=jnp.where(finite, -1, epoch),
+        )
+        frozen = _Member(member.key, *where(member.stopped, member[1:], new[1:]))
+        report = jnp.stack([train_loss, -score if self.validated else jnp.full_like(score, jnp.nan)])
+        return frozen, jnp.where(member.stopped, jnp.nan, report)
+
+
+def _take(data, rows):
+    return jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data)
+
+
+def _blocks(num_rows):
+    """Row numbers in blocks, shape (blocks, rows), wrapping around at the end, and which of them count."""
+    width = min(num_rows, EVALUATION_ROWS)
+    count = -(-num_rows // width)
+    numbers = np.arange(count * width, dtype=np.int32).reshape(count, width)
+    return jnp.asarray(numbers % num_rows), jnp.asarray(numbers < num_rows)
+
+
+def _num_rows(data):
+    return jax.tree.leaves(data)[0].shape[0]
+
+
+def _mean_log_likelihood(posterior, params, data):
+    """The mean over all rows; takes them in blocks to bound the memory."""
+    num_rows = _num_rows(data)
+    params = unpack(params)
+
+    def block(inputs):
+        rows, counts = inputs
+        return jnp.sum(jnp.where(counts, posterior.log_likelihood(params, _take(data, rows)), 0.0))
+
+    return jnp.sum(jax.lax.map(block, _blocks(num_rows))) / num_rows
+
+
+def _fit_residuals(posterior, members, data):
+    """The likelihood's parameters of largest likelihood for each member's residuals."""
+    num_rows = _num_rows(data)
+    rows, _ = _blocks(num_rows)
+
+    def one(params):
+        outputs = jax.lax.map(lambda rows: posterior.outputs(params, _take(data[0], rows)), rows)
+        outputs = outputs.reshape(-1, *outputs.shape[2:])[:num_rows]
+        return posterior.likelihood.fit_residual(params["likelihood"], outputs, *data[1:])
+
+    return jax.jit(lambda members, data: jax.lax.map(one, members))(members, data)
+
+
+def _check_data(posterior: Posterior, train: Any, valid: Any) -> Batches:
+    """The training data as shuffled epochs, once both data sets have passed."""
+    if isinstance(posterior, NetworkPosterior):
+        posterior.check_data(train.data if isinstance(train, Batches) else train, name="train")
+        if valid is not None:
+            posterior.check_data(valid, name="valid", whole=False)
+    batches = replace(as_batches(train), order="epochs", replacement=False)
+    if not isinstance(posterior, NetworkPosterior):
+        check_data(posterior, batches)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(valid):
+            check_finite(f"valid{jax.tree_util.keystr(path)}", np.asarray(leaf))
+    return batches
+
+
+def _starts(key: jax.Array, posterior: Any, num_members: int | None, init_params: Any) -> tuple[Callable, int]:
+    """A function from member numbers to starting parameters, and the number of members."""
+    if num_members is not None:
+        num_members = check_count("num_members", num_members, 1)
+    if init_params is None:
+        init = getattr(posterior, "init", None)
+        if init is None:
+            raise TypeError("posterior has no init function; give init_params, with a leading member axis")
+
+        def fresh(indices):
+            return jax.vmap(lambda k: init(jax.random.fold_in(jax.random.fold_in(key, k), 0)))(indices)
+
+        return fresh, DEFAULT_MEMBERS if num_members is None else num_members
+    init_params = jax.tree.map(jnp.asarray, init_params)
+    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(init_params)}
+    if len(lengths) != 1 or None in lengths:
+        raise ValueError(f"init_params needs one leading member axis in every leaf, got lengths {lengths}")
+    length = jax.tree.leaves(init_params)[0].shape[0]
+    if length != (num_members or length):
+        raise ValueError(f"init_params has {length} members, but num_members is {num_members}")
+    return lambda indices: jax.tree.map(lambda leaf: leaf[jnp.minimum(indices, length - 1)], init_params), length
+
+
+def _drive(run_epoch, states, data, valid, max_epochs, num_members, progress_bar):
+    """Runs every group of members, each in its own thread, until all its members have stopped."""
+    interrupted = threading.Event()
+    bar = None
+    if progress_bar:
+        from tqdm.auto import tqdm
+
+        bar = tqdm(total=len(states) * max_epochs, unit="epoch", desc=f"training {num_members} members")
+
+    def drive(state):
+        losses = []
+        for epoch in range(max_epochs):
+            state, report = run_epoch(state, data, valid, jnp.asarray(epoch, jnp.int32))
+            losses.append(np.asarray(report))
+            if bar is not None:
+                bar.update()
+            if interrupted.is_set() or bool(np.all(state.stopped)):
+                break
+        return state, np.stack(losses, axis=1)
+
+    try:
+        if len(states) == 1:
+            return [drive(states[0])]
+        with ThreadPoolExecutor(len(states)) as pool:
+            try:
+                return list(pool.map(drive, states))
+            except BaseException:
+                # Leaving the `with` waits for the threads.
+                interrupted.set()
+                raise
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _history(losses, states, num_members):
+    length = max(group.shape[1] for group in losses)
+    padded = [np.pad(group, ((0, 0), (0, length - group.shape[1]), (0, 0)), constant_values=np.nan) for group in losses]
+    train_loss, valid_loss = np.moveaxis(np.concatenate(padded)[:num_members], -1, 0)
+    return History(train_loss, valid_loss, np.asarray(states.best_epoch), np.asarray(states.stopped))
+
+
+def _check_members(states, history):
+    lost_epoch, best_epoch = np.asarray(states.lost_epoch), history.best_epoch
+    never = np.flatnonzero(best_epoch < 0)
+    if len(never):
+        raise FloatingPointError(
+            f"members {never.tolist()} had no epoch in which the loss and all parameters were finite; "
+            "a smaller learning rate, or standardised features and targets, may help"
+        )
+    lost = np.flatnonzero(lost_epoch >= 0)
+    if len(lost):
+        warnings.warn(
+            f"the loss or the parameters of members {lost.tolist()} were not finite in epochs "
+            f"{lost_epoch[lost].tolist()}; their parameters of epochs {best_epoch[lost].tolist()} are kept",
+            RuntimeWarning,
+            stacklevel=3,
+        )

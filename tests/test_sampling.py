@@ -1,0 +1,215 @@
+"""The run loop: what a chain draws depends on its own number, its key and nothing else."""
+
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import smilax as sx
+from smilax import sampling
+from smilax.progress import Progress
+
+# Programs are compiled for every case, and nothing here depends on the precision.
+pytestmark = pytest.mark.once
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(120, 3)).astype(np.float32)
+Y = (X @ np.array([1.0, -0.5, 0.3]) + 0.3 * RNG.normal(size=120)).astype(np.float32)
+POSTERIOR = sx.Posterior(
+    log_prior=lambda p: -0.5 * jnp.sum(p["w"] ** 2) - 0.5 * p["b"] ** 2,
+    log_likelihood=lambda p, batch: -0.5 * ((batch[1] - batch[0] @ p["w"] - p["b"]) / 0.3) ** 2,
+    num_data=120,
+)
+START = {"w": jnp.zeros(3, jnp.float32), "b": jnp.zeros((), jnp.float32)}
+
+
+def run(num_chains=3, **changes):
+    settings = {"num_warmup": 60, "num_samples": 90, "thinning": 7, "batch_size": 30, "progress_bar": False} | changes
+    algorithm = settings.pop("algorithm", None) or sx.psmile(POSTERIOR, step_size=1e-2)
+    key, data = settings.pop("key", jax.random.key(0)), settings.pop("data", (X, Y))
+    return sx.sample(key, algorithm, data, settings.pop("params", START), num_chains=num_chains, **settings)
+
+
+def same(a, b, chains):
+    return all(
+        np.array_equal(x[:chains], y[:chains])
+        for x, y in zip(jax.tree.leaves(a.draws), jax.tree.leaves(b.draws), strict=True)
+    )
+
+
+def test_shapes_and_records():
+    result = run()
+    assert result.draws["w"].shape == (3, 12, 3)
+    assert result.draws["b"].shape == (3, 12)
+    assert isinstance(result.draws["w"], np.ndarray)
+    assert result.info.energy_error.shape == (3, 12)
+    assert result.warmup_info.step_size.shape == (3, 60)
+    assert result.state.step == 60 + 84
+    assert result.state.chains.velocity.buffer.shape == (3, 4)
+    assert not result.interrupted
+    assert result.config["algorithm"]["name"] == "psmile"
+    # What a chain draws is where it was, and its log density is the one reported.
+    assert len(np.unique(result.draws["b"])) == 36
+
+
+@pytest.mark.parametrize("method", ["vectorized", "sequential"])
+def test_a_chain_is_the_same_alone_and_among_others(method):
+    reference = run(5, chain_method=method)
+    for num_chains in (1, 2):
+        assert same(run(num_chains, chain_method=method), reference, num_chains)
+    assert not np.array_equal(reference.draws["w"][0], reference.draws["w"][1])
+
+
+@pytest.mark.parametrize("method", ["vectorized", "sequential"])
+def test_chunks_do_not_matter(method, monkeypatch):
+    reference = run(chain_method=method)
+    monkeypatch.setattr(sampling, "FIRST_CHUNK", 5)
+    monkeypatch.setattr(sampling, "CHUNK_SECONDS", 0.0)
+    assert same(run(chain_method=method), reference, 3)
+    monkeypatch.setattr(sampling, "SLOT_BYTES", 1)
+    assert same(run(chain_method=method), reference, 3)
+
+
+def test_each_phase_is_compiled_once(monkeypatch):
+    monkeypatch.setattr(sampling, "CHUNK_SECONDS", 0.0)
+    compiled = []
+    original = jax.stages.Lowered.compile
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda *a, **k: compiled.append(1) or original(*a, **k))
+    traces = []
+
+    def log_likelihood(p, batch):
+        traces.append(1)
+        return POSTERIOR.log_likelihood(p, batch)
+
+    posterior = sx.Posterior(POSTERIOR.log_prior, log_likelihood, 120)
+    run(algorithm=sx.psmile(posterior, step_size=1e-2), num_samples=200)
+    assert len(compiled) == 2
+    short = len(traces)
+    traces.clear()
+    run(algorithm=sx.psmile(posterior, step_size=1e-2), num_samples=2000)
+    assert len(traces) == short
+
+
+def test_going_on_is_the_same_as_never_having_stopped():
+    # A schedule of the step count shows that the count goes on as well.
+    algorithm = sx.psmile_naive(POSTERIOR, step_size=lambda count: 0.01 / (1 + count.astype(jnp.float32) / 100))
+    whole = run(algorithm=algorithm, num_samples=140, thinning=7)
+    first = run(algorithm=algorithm, num_samples=70, thinning=7)
+    second = run(None, algorithm=algorithm, params=first, num_warmup=0, num_samples=70, thinning=7)
+    np.testing.assert_array_equal(np.concatenate([first.draws["w"], second.draws["w"]], 1), whole.draws["w"])
+    assert second.state.step == whole.state.step == 200
+
+
+def test_without_packing_and_with_it_agree(monkeypatch):
+    packed = run(num_warmup=0, num_samples=5, thinning=1)
+    monkeypatch.setattr("smilax.sampling.packable", lambda params: False)
+    plain = run(num_warmup=0, num_samples=5, thinning=1)
+    # Start velocities come from the same key but in another layout, so only the laws agree; shapes must.
+    assert jax.tree.map(np.shape, packed.draws) == jax.tree.map(np.shape, plain.draws)
+    assert np.isfinite(plain.info.log_density).all()
+
+
+def test_chains_start_where_they_are_told():
+    starts = {"w": jnp.arange(6.0, dtype=jnp.float32).reshape(2, 3), "b": jnp.array([5.0, -5.0], jnp.float32)}
+    result = run(None, params=starts, num_warmup=0, num_samples=1, thinning=1, algorithm=sx.smile_naive(POSTERIOR, 1e-5))
+    np.testing.assert_allclose(result.draws["w"][:, 0], starts["w"], atol=1e-4)
+    # The caller's arrays are not donated.
+    assert float(starts["b"][0]) == 5
+
+
+def test_ctrl_c_returns_what_was_drawn(monkeypatch):
+    original = Progress.update
+
+    def update(self, steps, infos, filled, warming_up):
+        original(self, steps, infos, filled, warming_up)
+        if not warming_up:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Progress, "update", update)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.warns(UserWarning, match="interrupted: 4 draws a chain were kept"):
+        result = run(num_samples=10**6)
+    assert result.interrupted
+    assert (result.num_draws, result.state.step) == (4, 60 + 32)
+    assert signal.getsignal(signal.SIGINT) is before
+    monkeypatch.undo()
+    # The interrupted run can go on where it was, and ends as if nothing had happened.
+    rest = run(None, params=result, num_warmup=0, num_samples=10, thinning=1)
+    np.testing.assert_array_equal(rest.draws["w"][:, -1], run(num_samples=42, thinning=42).draws["w"][:, 0])
+
+
+def test_ctrl_c_in_warmup_leaves_no_draws(monkeypatch):
+    monkeypatch.setattr(Progress, "update", lambda *args: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.warns(UserWarning, match="interrupted: 0 draws"):
+        result = run()
+    assert result.draws["w"].shape == (3, 0, 3)
+    assert result.state.step == 32
+
+
+def test_progress_bar_says_how_it_goes(capfd):
+    run(progress_bar=True)
+    line = capfd.readouterr().err
+    assert "sampling: 100%" in line
+    assert "|dE|=" in line
+    assert "rejects=" in line
+
+
+def test_mclmc_takes_all_data():
+    result = run(algorithm=sx.mclmc(POSTERIOR, step_size=0.01), batch_size=None)
+    assert result.config["batch_size"] == 120
+    with pytest.raises(ValueError, match="full-batch sampler: batch_size must be None or 120, got 30"):
+        run(algorithm=sx.mclmc(POSTERIOR, step_size=0.01), batch_size=30)
+
+
+def nan_at(row, column):
+    x = X.copy()
+    x[row, column] = np.nan
+    return x
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"data": (nan_at(17, 2), Y)}, ValueError, r"row 17, column 2"),
+        ({"data": (X, Y[:-1])}, ValueError, r"different numbers of rows: \[120, 119\]"),
+        ({"data": (X[:100], Y[:100])}, ValueError, "posterior.num_data = 120, but data has 100 rows"),
+        ({"batch_size": 121}, ValueError, "batch_size = 121 exceeds the 120 rows"),
+        ({"thinning": 100}, ValueError, "thinning = 100 keeps no draw of num_samples = 90"),
+        ({"thinning": 0}, ValueError, "thinning must be at least 1, got 0"),
+        ({"num_samples": 0}, ValueError, "num_samples must be at least 1"),
+        ({"num_warmup": -1}, ValueError, "num_warmup must be at least 0"),
+        ({"num_warmup": 1.5}, TypeError, "num_warmup must be an integer"),
+        ({"num_chains": 0}, ValueError, "num_chains must be at least 1"),
+        ({"chain_method": "parallel?"}, ValueError, "chain_method must be"),
+        ({"algorithm": "psmile"}, TypeError, "algorithm must be a SamplingAlgorithm"),
+        ({"params": {"w": jnp.zeros(3, jnp.int32), "b": jnp.zeros(())}}, TypeError, r"params\['w'\] has dtype int32"),
+        ({"params": {}}, ValueError, "params holds no arrays"),
+        ({"params": jnp.zeros(1)}, ValueError, "at least 2 numbers, got 1"),
+        (
+            {"num_chains": None, "params": {"w": jnp.zeros((2, 3)), "b": jnp.zeros(3)}},
+            ValueError,
+            "one leading chain axis in every leaf",
+        ),
+        ({"num_chains": None, "params": START}, ValueError, "give num_chains to start"),
+        ({"params": {"w": jnp.zeros(3), "b": jnp.array(jnp.nan)}}, ValueError, "the log prior of chain 0 is nan"),
+    ],
+)
+def test_bad_input_is_refused_at_the_door(changes, error, message):
+    with pytest.raises(error, match=message):
+        run(**changes)
+
+
+def test_a_likelihood_that_is_not_finite_is_named():
+    posterior = sx.Posterior(POSTERIOR.log_prior, lambda p, b: jnp.log(p["b"] - 1) + b[1] * 0, 120)
+    with pytest.raises(ValueError, match="the log likelihood of chain 0 is nan at row 0"):
+        run(algorithm=sx.psmile(posterior, step_size=1e-2))
+
+
+@pytest.mark.parametrize("step_size", [0, -1e-3, float("nan"), float("inf")])
+@pytest.mark.parametrize("make", [sx.smile_naive, sx.psmile_naive, sx.smile, sx.psmile, sx.mclmc])
+def test_bad_step_sizes(make, step_size):
+    with pytest.raises(ValueError, match="step_size must be positive and finite"):
+        make(POSTERIOR, step_size=step_size)

@@ -1,0 +1,55 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from smilax.tuning import QuantileRule, gamma_quantile, quantile_init, quantile_update
+
+
+@pytest.mark.parametrize("shape", [0.8, 2.0, 30.0])
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.93, 0.98])
+def test_wilson_hilferty_against_scipy(shape, probability):
+    got = gamma_quantile(jnp.asarray(shape * 3.0), jnp.asarray(shape * 9.0), probability)
+    np.testing.assert_allclose(got, stats.gamma.ppf(probability, shape, scale=3), rtol=0.03, atol=0.05)
+
+
+def test_quantile_of_a_very_skewed_law_is_not_negative():
+    assert float(gamma_quantile(jnp.asarray(1.0), jnp.asarray(50.0), 0.02)) == 0
+
+
+def run(errors, rule=None, adapt=True, valid=None):
+    rule = rule or QuantileRule()
+    valid = jnp.ones(len(errors), bool) if valid is None else valid
+
+    def step(state, error):
+        state, accepted = quantile_update(rule, state, error[0], error[1], adapt)
+        return state, (state.step_size, accepted)
+
+    errors = jnp.asarray(errors, jnp.float32)
+    return jax.lax.scan(step, quantile_init(jnp.asarray(0.1, jnp.float32)), (errors, valid))[1]
+
+
+def test_undoes_the_share_asked_for():
+    errors = stats.gamma.rvs(2, size=50_000, random_state=0)
+    _, accepted = run(errors, QuantileRule(reset=0.95), adapt=False)
+    assert abs(float(np.mean(~np.asarray(accepted[100:]))) - 0.05) < 0.01
+
+
+def test_moves_by_its_rate_after_ten_steps_and_only_when_adapting():
+    errors = [1.0, 1.1, 0.9] * 4 + [100.0]
+    sizes, accepted = run(errors)
+    np.testing.assert_allclose(sizes[:10], 0.1, rtol=1e-6)
+    np.testing.assert_allclose(sizes[-1], sizes[-2] * 0.98, rtol=1e-6)
+    assert not bool(accepted[-1])
+    np.testing.assert_allclose(run(errors, adapt=False)[0], 0.1, rtol=1e-6)
+
+
+def test_a_step_that_is_not_finite_is_undone_and_leaves_no_trace():
+    errors = [1.0, 1.1, 0.9] * 10 + [np.nan] + [1.0, 1.1, 0.9] * 10
+    valid = jnp.isfinite(jnp.asarray(errors))
+    sizes, accepted = run(errors, valid=valid)
+    assert not bool(accepted[30])
+    assert np.isfinite(sizes).all()
+    assert bool(accepted[31:].all())
+    np.testing.assert_allclose(sizes[30], sizes[29] * 0.98, rtol=1e-6)
