@@ -61,9 +61,9 @@ def run_set(name, seed, args):
                     progress_bar=False,
                 )
                 rate = args.num_chains * (args.num_warmup + args.num_samples) / result.seconds
-                report(
-                    name, seed, sampler, order, step_size, posterior, result, test, result.info.accepted.mean(), result.seconds, f"{rate:.0f}"
-                )  # fmt: skip
+                accepted = result.info.accepted.mean()
+                method = (name, seed, sampler, order, step_size)
+                report(*method, posterior, result, test, accepted, result.seconds, f"{rate:.0f}")
 
 
 def report(name, seed, method, order, step_size, posterior, draws, test, accepted, seconds, rate):

@@ -114,7 +114,8 @@ def test_without_packing_and_with_it_agree(monkeypatch):
 
 def test_chains_start_where_they_are_told():
     starts = {"w": jnp.arange(6.0, dtype=jnp.float32).reshape(2, 3), "b": jnp.array([5.0, -5.0], jnp.float32)}
-    result = run(None, params=starts, num_warmup=0, num_samples=1, thinning=1, algorithm=sx.smile_naive(POSTERIOR, 1e-5))
+    algorithm = sx.smile_naive(POSTERIOR, 1e-5)
+    result = run(None, params=starts, num_warmup=0, num_samples=1, thinning=1, algorithm=algorithm)
     np.testing.assert_allclose(result.draws["w"][:, 0], starts["w"], atol=1e-4)
     # The caller's arrays are not donated.
     assert float(starts["b"][0]) == 5

@@ -1,7 +1,7 @@
 """The compiled inner loop: many steps of many chains without a word to the host.
 
-A phase (warm-up or sampling) is one compiled program, called chunk after chunk with run-time bounds. Steps are grouped in
-segments of `thinning` steps; at the end of each segment the program writes the parameters and what the step
+A phase (warm-up or sampling) is one compiled program, called chunk after chunk with run-time bounds. Steps are
+grouped in segments of `thinning` steps; at the end of each segment the program writes the parameters and what the step
 reported into a slot. Chunks may start and stop anywhere, also inside a segment.
 """
 
@@ -165,11 +165,12 @@ class Phase:
     ) -> tuple[list[Any], list[Any], list[Any]]:
         """Advances every group by one chunk; the states given are donated."""
         arrays = Bounds(*(jnp.asarray(b, jnp.int32) for b in bounds))
-        if self._compiled is None:
-            self._compiled = self._jitted.lower(states[0], self._keys[0], self._data, arrays).compile()
+        compiled = self._compiled
+        if compiled is None:
+            compiled = self._compiled = self._jitted.lower(states[0], self._keys[0], self._data, arrays).compile()
 
         def drive(group):
-            return jax.block_until_ready(self._compiled(states[group], self._keys[group], self._data, arrays))
+            return jax.block_until_ready(compiled(states[group], self._keys[group], self._data, arrays))
 
         results = list(pool.map(drive, range(len(states)))) if len(states) > 1 else [drive(0)]
         return [r[0] for r in results], [r[1] for r in results], [r[2] for r in results]

@@ -14,7 +14,11 @@ _OPENML = {
 
 
 class Split(NamedTuple):
-    """Training, validation and test data, each `(x, y)`."""
+    """Training, validation and test data.
+
+    Attributes:
+        train, valid, test: each `(x, y)`, NumPy arrays with the examples on the leading axis.
+    """
 
     train: tuple[np.ndarray, np.ndarray]
     valid: tuple[np.ndarray, np.ndarray]
@@ -36,8 +40,8 @@ def uci(
     Args:
         name: `"airfoil"`, `"energy"` or `"bikesharing"`.
         data_dir: a folder with `uci_tabular.npz` (one array per name, target last) and, for the paper's own splits,
-            `smile_permutations.npz` (arrays `{name}_rng{seed}`); None fetches the table from OpenML, cached by scikit-learn,
-            and shuffles it with NumPy.
+            `smile_permutations.npz` (arrays `{name}_rng{seed}`); None fetches the table from OpenML, cached by
+            scikit-learn, and shuffles it with NumPy.
         seed: which shuffle.
         fractions: shares of training and validation rows; the rest is the test set.
 

@@ -10,6 +10,7 @@ velocity form needs one product P g per gradient and no square root of M. All fu
 pytrees, and read M through a `smilax.geometry.Geometry`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -102,7 +103,7 @@ def _kinetic_sum(terms: list[tuple[float, Kick, jax.Array]]) -> jax.Array:
         terms[0][1].freedom,
     )
     changes = kinetic_change(kicks, jnp.stack([length for _, _, length in terms]))
-    return sum(sign * changes[i] for i, (sign, _, _) in enumerate(terms))
+    return functools.reduce(jnp.add, [sign * changes[i] for i, (sign, _, _) in enumerate(terms)])
 
 
 def drift(params: Any, velocity: Any, length: jax.Array) -> Any:

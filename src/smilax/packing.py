@@ -39,7 +39,7 @@ def packable(params: Any) -> bool:
         not isinstance(params, Packed)
         and len(leaves) > 1
         and len({jnp.result_type(leaf) for leaf in leaves}) == 1
-        and sum(jnp.size(leaf) for leaf in leaves) <= PACKING_LIMIT
+        and sum(math.prod(jnp.shape(leaf)) for leaf in leaves) <= PACKING_LIMIT
     )
 
 

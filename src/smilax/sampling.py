@@ -19,7 +19,7 @@ from smilax.data import as_batches, check_batch_size
 from smilax.packing import pack, packable, unpack
 from smilax.progress import Progress
 from smilax.samplers.base import SamplingAlgorithm
-from smilax.validation import chain_params, check_count, check_data, check_density, check_lengths
+from smilax.validation import chain_params, check_data, check_density, check_lengths
 
 # A chunk is as long as Ctrl-C and the progress bar may wait; its slots are as many as fit the memory set aside.
 CHUNK_SECONDS = 0.5
@@ -133,8 +133,8 @@ def sample(
 
     Chain k gets the same keys and batches alone or among ten, in any chunking. Draws are bit-identical in sequential
     mode, and among any two or more vectorised chains (a lone one is padded to two for that, at the price of
-    computing twice: use `chain_method="sequential"` for one long chain). Each phase is compiled once. On CPU the chains of small
-    models are driven by as many threads as there are cores.
+    computing twice: use `chain_method="sequential"` for one long chain). Each phase is compiled once. On CPU the
+    chains of small models are driven by as many threads as there are cores.
 
     Ctrl-C ends the run after the current chunk (about half a second) and returns what was drawn.
 
@@ -195,7 +195,7 @@ def sample(
         num_params = trees.size(chains.params) // num_chains
         groups = _Groups(num_chains, num_params, chain_method)
         states = groups.split(chains)
-        keys = [chain_keys(key, i) for i in groups.indices]
+        keys = [chain_keys(key, jnp.asarray(i)) for i in groups.indices]
     else:
         params, num_chains = chain_params(params, num_chains)
         first_step = 0
@@ -206,7 +206,7 @@ def sample(
         if packable(jax.tree.map(lambda x: x[0], params)):
             params = jax.vmap(pack)(params)
         groups = _Groups(num_chains, num_params, chain_method)
-        keys = [chain_keys(key, i) for i in groups.indices]
+        keys = [chain_keys(key, jnp.asarray(i)) for i in groups.indices]
         init = jax.jit(jax.vmap(algorithm.init))
         # Group by group: states must not depend on how many chains start together.
         states = [

@@ -1,5 +1,6 @@
 """Vector-space operations on pytrees: what a sampler needs of its parameters, leaf by leaf."""
 
+import functools
 import math
 from typing import Any
 
@@ -17,7 +18,7 @@ def size(tree: Any) -> int:
 
 def dot(a: Any, b: Any) -> jax.Array:
     """Sum over all entries of `a * b`; shape `()`."""
-    return sum(jax.tree.leaves(jax.tree.map(lambda x, y: jnp.vdot(x, y), a, b)))
+    return functools.reduce(jnp.add, jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)))
 
 
 def dots(a: Any, b: Any, x: Any) -> tuple[jax.Array, jax.Array]:
@@ -28,16 +29,16 @@ def dots(a: Any, b: Any, x: Any) -> tuple[jax.Array, jax.Array]:
             return jnp.stack([jnp.vdot(a, x), jnp.vdot(b, x)])
         return jnp.stack([a.ravel(), b.ravel()]) @ x.ravel()
 
-    total = sum(jax.tree.leaves(jax.tree.map(both, a, b, x)))
+    total = functools.reduce(jnp.add, jax.tree.leaves(jax.tree.map(both, a, b, x)))
     return total[0], total[1]
 
 
-def scale(factor: jax.Array, tree: Any) -> Any:
+def scale(factor: jax.Array | float, tree: Any) -> Any:
     """`factor * tree`."""
     return jax.tree.map(lambda x: factor * x, tree)
 
 
-def add_scaled(a: Any, factor: jax.Array, b: Any) -> Any:
+def add_scaled(a: Any, factor: jax.Array | float, b: Any) -> Any:
     """`a + factor * b`."""
     return jax.tree.map(lambda x, y: x + factor * y, a, b)
 

@@ -42,7 +42,7 @@ class QuantileState(NamedTuple):
 
     mean: jax.Array
     square: jax.Array
-    count: jax.Array
+    num_steps: jax.Array
     step_size: jax.Array
 
 
@@ -72,10 +72,10 @@ def quantile_update(
         adapt: whether the step size may move (static).
     """
     error = jnp.where(valid, jnp.abs(energy_error), 0)
-    corrected = 1 - (1 - rule.weight) ** jnp.maximum(state.count, 1).astype(error.dtype)
+    corrected = 1 - (1 - rule.weight) ** jnp.maximum(state.num_steps, 1).astype(error.dtype)
     mean = state.mean / corrected
     variance = jnp.maximum(state.square / corrected - mean**2, jnp.finfo(error.dtype).tiny)
-    acting = (state.count >= rule.patience) & (mean > 0)
+    acting = (state.num_steps >= rule.patience) & (mean > 0)
 
     def beyond(probability):
         if probability >= 1:
@@ -91,7 +91,7 @@ def quantile_update(
     moments = QuantileState(
         mean=(1 - rule.weight) * state.mean + rule.weight * error,
         square=(1 - rule.weight) * state.square + rule.weight * error**2,
-        count=state.count + 1,
+        num_steps=state.num_steps + 1,
         step_size=state.step_size,
     )
     moments = jax.tree.map(lambda new, old: jnp.where(valid, new, old), moments, state)

@@ -66,11 +66,11 @@ def chain_params(params: Any, num_chains: int | None) -> tuple[Any, int]:
             f"params must have one leading chain axis in every leaf when num_chains is not given, got {axes}; give "
             "num_chains to start all chains from the same parameters"
         )
-    num_chains = next(iter(axes.values()))
-    if num_chains < 1:
+    num_chains = jax.tree.leaves(params)[0].shape[0]
+    if not num_chains:
         raise ValueError("params has an empty chain axis")
     check_params(jax.tree.map(lambda x: x[0], params))
-    return params, num_chains
+    return params, int(num_chains)
 
 
 def check_density(posterior: Posterior, params: Any, batch: Any) -> None:

@@ -21,7 +21,8 @@ class Diagonal(NamedTuple):
         return jax.tree.map(lambda g, s: g / (s * s), gradient, self.scale)
 
     def quadratic(self, velocity: Any) -> jax.Array:
-        return sum(jax.tree.leaves(jax.tree.map(lambda v, s: jnp.sum((s * v) * (s * v)), velocity, self.scale)))
+        scaled = jax.tree.map(jnp.multiply, self.scale, velocity)
+        return trees.dot(scaled, scaled)
 
     def sample(self, key: jax.Array, like: Any) -> Any:
         return jax.tree.map(jnp.divide, trees.normal_like(key, like), self.scale)

@@ -17,7 +17,7 @@ class MclmcState(NamedTuple):
 
     params: Any
     velocity: Any
-    count: jax.Array
+    num_steps: jax.Array
 
 
 def mclmc(posterior: Posterior, step_size: StepSize, length: float | None = None) -> SamplingAlgorithm:
@@ -51,7 +51,7 @@ def mclmc(posterior: Posterior, step_size: StepSize, length: float | None = None
 
     def step(key, state, batch):
         dtype = jnp.result_type(*jax.tree.leaves(state.params))
-        eps = step_size_at(state.count).astype(dtype)
+        eps = step_size_at(state.num_steps).astype(dtype)
         decoherence = jnp.asarray(trees.size(state.params) ** 0.5 if length is None else length, dtype)
         moved = drift_first(
             lambda params: posterior.value_and_grad(params, batch), state.params, state.velocity, Identity(), eps
@@ -60,7 +60,7 @@ def mclmc(posterior: Posterior, step_size: StepSize, length: float | None = None
         velocity = trees.where(moved.valid, moved.velocity, jax.tree.map(jnp.negative, state.velocity))
         velocity = refresh(key, velocity, Identity(), eps, decoherence)
         info = Info(moved.second.total, moved.energy_error, eps, moved.valid.astype(dtype))
-        return MclmcState(params, velocity, state.count + 1), info
+        return MclmcState(params, velocity, state.num_steps + 1), info
 
     return SamplingAlgorithm(
         init=init,

@@ -58,7 +58,7 @@ class SmileState(NamedTuple):
         scale: s of the preconditioner, a pytree like `params`, or None.
         moments: the moving moments behind `scale`, or None.
         tuner: energy moments and step size, or None.
-        count: steps taken.
+        num_steps: steps taken.
     """
 
     params: Any
@@ -67,7 +67,7 @@ class SmileState(NamedTuple):
     scale: Any
     moments: NoiseScale | None
     tuner: QuantileState | None
-    count: jax.Array
+    num_steps: jax.Array
 
 
 def _update_moments(moments: NoiseScale, gradient: Any) -> NoiseScale:
@@ -104,12 +104,12 @@ def _smile(
             scale=ones if preconditioned else None,
             moments=NoiseScale(zeros, ones) if preconditioned else None,
             tuner=quantile_init(step_size_at(count).astype(dtype)) if rule else None,
-            count=count,
+            num_steps=count,
         )
 
     def advance(state, batch, adapt):
         dtype = jnp.result_type(*jax.tree.leaves(state.params))
-        eps = state.tuner.step_size if rule else step_size_at(state.count).astype(dtype)
+        eps = state.tuner.step_size if rule else step_size_at(state.num_steps).astype(dtype)
         geometry = Diagonal(state.scale) if preconditioned else Identity()
         moved = kick_first(
             lambda params: posterior.value_and_grad(params, batch),
@@ -136,7 +136,7 @@ def _smile(
             scale=scale,
             moments=moments,
             tuner=tuner,
-            count=state.count + 1,
+            num_steps=state.num_steps + 1,
         )
         return state, Info(moved.second.total, moved.energy_error, eps, accepted.astype(dtype))
 
