@@ -2,7 +2,7 @@
 
     python benchmarks/tabular.py --data-dir FOLDER --sets airfoil energy --samplers smile_naive psmile_naive
 
-Network 16-16-16-1 ReLU, Gaussian likelihood with one learned log scale, prior N(0, 1), AdamW warm start (lr 0.01, weight
+    python benchmarks/tabular.py --data-dir FOLDER --sets airfoil energy --samplers psmile_naive
 decay 0.005, batch 64, at most 200 epochs, patience 10), 10 chains, B = 256, 50,000 + 10,000 steps, thinning 10.
 Units are those of the standardised target; scores are over the whole test set. Prints one row per run, as CSV.
 """

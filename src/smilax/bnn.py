@@ -56,6 +56,9 @@ class NetworkPosterior(Posterior):
         # A prior that is the same for every number needs no leaves: one sum over the packed buffer in place of many.
         return self.prior.log_prob(params if self.prior.elementwise else unpack(params))
 
+    def prior_precision(self, params):
+        return [jnp.asarray(tau) for tau in jax.tree.leaves(self.prior.precision(unpack(params)))]
+
     def outputs(self, params: dict[str, Any], x: Any) -> jax.Array:
         """The network's outputs for the examples `x`; shape `(B,)` or `(B, num_outputs)`."""
         return self.network.apply(unpack(params)["network"], x)

@@ -189,11 +189,13 @@ def drift_first(
     step_size: jax.Array,
     noise: Any = None,
     stretch: jax.Array | float = 1.0,
+    first_value_and_grad: ValueAndGrad | None = None,
 ) -> Step:
     """Drift λε · kick ε/2 · drift (1 − 2λ)ε · kick ε/2 · drift λε: both gradients belong to the current batch.
 
     The energy error counts the same length, (1 − 2λ)ε, of kick as of drift between the two gradients (DESIGN 1.1):
-    [ΔK₁(ε/2) − ΔK₁(λε)] + ΔK₂((½ − λ)ε) − [log p(x₂) − log p(x₁)] − ξᵀ(x₂ − x₁).
+    [ΔK₁(ε/2) − ΔK₁(λε)] + ΔK₂((½ − λ)ε) − [log p(x₂) − log p(x₁)] − ξᵀ(x₂ − x₁). When the kicks are stretched, it is
+    still the last (½ − λ)ε of the first that counts.
 
     Args:
         value_and_grad: log density in parts and gradient at a point, on this step's batch.
@@ -203,26 +205,28 @@ def drift_first(
         step_size: ε, shape `()`.
         noise: ξ, a pytree like `params` that is added to both gradients, or None.
         stretch: factor on the length of both kicks (the noise correction 1 + 0.32 ε/L_eff of DESIGN 1.2).
+        first_value_and_grad: takes the place of `value_and_grad` at the first point; there, and only there, the
+            position is independent of the batch.
     """
     eps, inner = step_size, (1 - 2 * LAMBDA) * step_size
 
-    def gradient_at(params):
-        value, gradient = value_and_grad(params)
+    def gradient_at(params, evaluate):
+        value, gradient = evaluate(params)
         return value, gradient if noise is None else jax.tree.map(jnp.add, gradient, noise)
 
     params = drift(params, velocity, LAMBDA * eps)
-    first, gradient = gradient_at(params)
+    first, gradient = gradient_at(params, first_value_and_grad or value_and_grad)
     velocity, first_kick = kick(velocity, gradient, geometry, stretch * eps / 2)
     params = drift(params, velocity, inner)
     work = 0 if noise is None else inner * trees.dot(noise, velocity)
-    second, gradient = gradient_at(params)
+    second, gradient = gradient_at(params, value_and_grad)
     velocity, second_kick = kick(velocity, gradient, geometry, stretch * eps / 2)
     params = drift(params, velocity, LAMBDA * eps)
     kinetic = _kinetic_sum(
         [
-            (1.0, first_kick, eps / 2),
-            (-1.0, first_kick, LAMBDA * eps),
-            (1.0, second_kick, (0.5 - LAMBDA) * eps),
+            (1.0, first_kick, stretch * eps / 2),
+            (-1.0, first_kick, stretch * eps / 2 - inner / 2),
+            (1.0, second_kick, inner / 2),
         ]
     )
     energy_error = kinetic - second.minus(first) - work

@@ -70,3 +70,32 @@ def unpack(params: Any, batch_ndim: int = 0) -> Any:
         pieces = [buffer[..., i:j] for i, j in zip(offsets, offsets[1:], strict=False)]
     leaves = [p.reshape(batch_shape + s) for p, s in zip(pieces, params.shapes, strict=True)]
     return jax.tree.unflatten(params.treedef, leaves)
+
+
+def flatten(params: Any) -> jax.Array:
+    """All numbers of `params` in one vector, in the order of its leaves."""
+    if isinstance(params, Packed):
+        return params.buffer
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(params)])
+
+
+def unflatten(vector: jax.Array, like: Any) -> Any:
+    """The inverse of `flatten`: a pytree like `like`."""
+    if isinstance(like, Packed):
+        return Packed(vector, like.treedef, like.shapes)
+    return unpack(Packed(vector, jax.tree.structure(like), tuple(jnp.shape(leaf) for leaf in jax.tree.leaves(like))))
+
+
+def repack(leaves: list[jax.Array], like: Any) -> Any:
+    """Leaves of the unpacked tree, in order, as a pytree like `like`."""
+    if isinstance(like, Packed):
+        return Packed(jnp.concatenate([jnp.ravel(leaf) for leaf in leaves]), like.treedef, like.shapes)
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def spread(values: list[jax.Array], like: Any) -> Any:
+    """One number per leaf of the unpacked tree, as a pytree that broadcasts against `like` leaf by leaf."""
+    if isinstance(like, Packed):
+        sizes = [math.prod(shape) for shape in like.shapes]
+        return repack([jnp.broadcast_to(v, (n,)) for v, n in zip(values, sizes, strict=True)], like)
+    return jax.tree.unflatten(jax.tree.structure(like), values)

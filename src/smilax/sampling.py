@@ -15,7 +15,7 @@ import numpy as np
 
 from smilax import trees
 from smilax.chains import Bounds, ChainMethod, Phase, chain_keys, group_indices, num_groups, segments
-from smilax.data import as_batches, check_batch_size
+from smilax.data import Batches, as_batches, check_batch_size
 from smilax.packing import pack, packable, unpack
 from smilax.progress import Progress
 from smilax.samplers.base import SamplingAlgorithm
@@ -182,6 +182,8 @@ def sample(
             f"{algorithm.config['name']} is a full-batch sampler: batch_size must be None or {batches.num_rows}, got "
             f"{batch_size}"
         )
+    if algorithm.config.get("batches") == "independent":
+        _check_independent(algorithm, batches)
     if algorithm.posterior is not None:
         check_data(algorithm.posterior, batches)
     device_data = jax.tree.map(jnp.asarray, batches.data)
@@ -278,6 +280,20 @@ def sample(
         seconds=time.perf_counter() - begin,
         interrupted=interrupt.requested,
     )
+
+
+def _check_independent(algorithm: SamplingAlgorithm, batches: Batches) -> None:
+    name, replacement = algorithm.config["name"], algorithm.config["replacement"]
+    if batches.order != "independent":
+        raise ValueError(
+            f"{name} needs batches that are independent from step to step, got order={batches.order!r}: over a shuffled "
+            "epoch the noise sums to zero, and posterior variances come out several times too small"
+        )
+    if batches.replacement != replacement:
+        raise ValueError(
+            f"{name} was made for batches with replacement={replacement}, but data has "
+            f"replacement={batches.replacement}; the noise differs by the factor 1 - B/N"
+        )
 
 
 class _Recorder:

@@ -33,6 +33,11 @@ def dots(a: Any, b: Any, x: Any) -> tuple[jax.Array, jax.Array]:
     return total[0], total[1]
 
 
+def total(tree: Any) -> jax.Array:
+    """The sum of all entries; shape `()`."""
+    return functools.reduce(jnp.add, [jnp.sum(leaf) for leaf in jax.tree.leaves(tree)])
+
+
 def scale(factor: jax.Array | float, tree: Any) -> Any:
     """`factor * tree`."""
     return jax.tree.map(lambda x: factor * x, tree)

@@ -96,3 +96,118 @@ def quantile_update(
     )
     moments = jax.tree.map(lambda new, old: jnp.where(valid, new, old), moments, state)
     return moments._replace(step_size=step_size), accepted
+
+
+class VarianceRule(NamedTuple):
+    """Steers the step size to an energy error of given variance (EEVPD; Robnik et al. 2023, DESIGN 1.3).
+
+    Steps are taken in blocks. EEVPD = Var(ΔE)/d of a block is proportional to ε⁶ on a smooth target, so after a block
+
+        log ε ← log ε − gain/6 · log(EEVPD / target),   at most a factor `most` up or down,
+
+    with gain 1 until `settle` of warm-up and then falling as the inverse of the number of blocks (Robbins and Monro 1951);
+    the step size used for sampling is the mean of log ε over those last blocks (Polyak and Juditsky 1992). A rejected step
+    ends its block and shrinks ε at once. Blocks are short at first, so that any start between 10⁻⁶ and 10 is left within
+    a few hundred steps.
+
+    Attributes:
+        target: EEVPD to steer to, nats² per parameter.
+        settle: fraction of warm-up after which the gain falls.
+        first_blocks: number of short blocks.
+        short, long: steps in a short and in any later block.
+        most: largest factor by which one block moves the step size.
+    """
+
+    target: float
+    settle: float = 0.75
+    first_blocks: int = 20
+    short: int = 10
+    long: int = 50
+    most: float = 3.0
+
+
+class VarianceState(NamedTuple):
+    """Moments of the current block, the step size, and its average.
+
+    Attributes:
+        log_step: log ε.
+        average: mean of log ε over the blocks since `settle`.
+        averaged: how many those are, int32.
+        blocks: number of blocks so far, int32.
+        filled: steps in the current block, int32.
+        mean, square: running mean and sum of squared deviations of ΔE in the block.
+        eevpd: Var(ΔE)/d, averaged over about the last ten blocks.
+        center: mean ΔE, likewise.
+    """
+
+    log_step: jax.Array
+    average: jax.Array
+    averaged: jax.Array
+    blocks: jax.Array
+    filled: jax.Array
+    mean: jax.Array
+    square: jax.Array
+    eevpd: jax.Array
+    center: jax.Array
+
+
+def variance_init(step_size: jax.Array) -> VarianceState:
+    """The tuner before its first step."""
+    zero, none = jnp.zeros_like(step_size), jnp.zeros((), jnp.int32)
+    return VarianceState(jnp.log(step_size), jnp.log(step_size), none, none, none, zero, zero, zero, zero)
+
+
+def variance_update(
+    rule: VarianceRule,
+    state: VarianceState,
+    energy_error: jax.Array,
+    accepted: jax.Array,
+    num_params: int,
+    fraction: jax.Array,
+    largest: jax.Array,
+) -> VarianceState:
+    """The tuner after one warm-up step.
+
+    Args:
+        rule: settings.
+        state: before the step.
+        energy_error: ΔE, shape `()`.
+        accepted: whether the step stood.
+        num_params: d.
+        fraction: how far warm-up has come, in [0, 1).
+        largest: the step size may not exceed this (the noise limit).
+    """
+    dtype = energy_error.dtype
+    error = jnp.where(accepted, energy_error, state.mean)
+    filled = state.filled + 1
+    difference = error - state.mean
+    mean = state.mean + difference / filled.astype(dtype)
+    square = state.square + difference * (error - mean)
+    length = jnp.where(state.blocks < rule.first_blocks, rule.short, rule.long)
+    full = filled >= length
+    done = full | ~accepted
+    variance = square / jnp.maximum(filled - 1, 1).astype(dtype)
+    eevpd = variance / num_params
+    late = fraction >= rule.settle
+    gain = jnp.where(late, 1 / (1 + state.averaged.astype(dtype) / 4), 1)
+    move = -gain / 6 * (jnp.log(eevpd + jnp.finfo(dtype).tiny) - jnp.log(jnp.asarray(rule.target, dtype)))
+    move = jnp.clip(move, -jnp.log(rule.most), jnp.log(rule.most))
+    # A reject says that the step is far too long here, unless such steps are as rare as late in warm-up.
+    move = jnp.where(full & accepted, move, -gain * jnp.log(rule.most) / 2)
+    log_step = jnp.where(done, jnp.minimum(state.log_step + move, jnp.log(largest)), state.log_step)
+    averaged = state.averaged + (done & late).astype(jnp.int32)
+    average = state.average + jnp.where(
+        done & late, (log_step - state.average) / jnp.maximum(averaged, 1).astype(dtype), 0
+    )
+    weight = jnp.where(full & accepted, jnp.maximum(0.1, 1 / (state.blocks + 1).astype(dtype)), 0)
+    return VarianceState(
+        log_step=log_step,
+        average=jnp.where(late, average, log_step),
+        averaged=averaged,
+        blocks=state.blocks + done.astype(jnp.int32),
+        filled=jnp.where(done, 0, filled),
+        mean=jnp.where(done, 0, mean),
+        square=jnp.where(done, 0, square),
+        eevpd=state.eevpd + weight * (eevpd - state.eevpd),
+        center=state.center + weight * (mean - state.center),
+    )

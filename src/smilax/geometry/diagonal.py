@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from smilax import trees
+from smilax.geometry.base import Factored
+from smilax.packing import spread, unpack
 
 
 class Diagonal(NamedTuple):
@@ -26,3 +28,25 @@ class Diagonal(NamedTuple):
 
     def sample(self, key: jax.Array, like: Any) -> Any:
         return jax.tree.map(jnp.divide, trees.normal_like(key, like), self.scale)
+
+
+class DiagonalEstimate(NamedTuple):
+    """Σ̂ elementwise: the cheapest; one pass and one number per parameter."""
+
+    def init(self, params: Any) -> Any:
+        return jax.tree.map(jnp.zeros_like, params)
+
+    def update(self, stats: Any, draw: Any, weight: jax.Array) -> Any:
+        return jax.tree.map(lambda s, x: (1 - weight) * s + weight * x * x, stats, draw)
+
+    def rotate(self, stats: Any) -> Any:
+        return stats
+
+    def leaf_means(self, stats: Any) -> list[jax.Array]:
+        return [jnp.mean(leaf) for leaf in jax.tree.leaves(unpack(stats))]
+
+    def factor(self, stats: Any, damping: list[jax.Array]) -> Factored:
+        total = jax.tree.map(jnp.add, stats, spread(damping, stats))
+        inverse = jax.tree.map(lambda x: 1 / x, total)
+        scale = trees.total(inverse) / trees.size(total)
+        return Factored(Diagonal(jax.tree.map(lambda x: jnp.sqrt(scale * x), total)), scale, damping)

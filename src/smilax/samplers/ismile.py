@@ -1,0 +1,365 @@
+"""ismile: microcanonical dynamics whose mini-batch noise is isotropic by construction.
+
+The mass matrix is the covariance of the gradient noise plus a damping, M ∝ Σ̂ + Λ, and the damping is matched by noise
+that is added to the gradient, ξ ~ N(0, fΛ): the noise in the metric is then isotropic for any Λ, which is the
+condition under which stochastic microcanonical dynamics have the right stationary law (Proposition 1 of arXiv
+2602.06500; DESIGN 1.3 gives the derivation step by step).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
+from smilax import trees
+from smilax.geometry import NAMES, Geometry, noise_estimate
+from smilax.microcanonical import draw_velocity, drift_first, normalize, refresh
+from smilax.packing import spread, unpack
+from smilax.posterior import LogDensity, Posterior
+from smilax.samplers.base import SamplingAlgorithm, check_params, check_positive
+from smilax.tuning import VarianceRule, VarianceState, variance_init, variance_update
+
+# Variance inflation per ε/L_eff that batch noise leaves behind (DESIGN 1.2).
+INFLATION = 0.32
+# What is left of an inflation r after the kick correction is about this times r² (DESIGN 1.2: 3.2 % became 0.1 %, 9.1 % 1.1 %).
+RESIDUAL = 1.2
+# Discretisation by curvature inflates variances by about this times EEVPD^{1/3} (logistic regression, breast-cancer).
+CURVATURE = 0.6
+# The share of the accuracy that the noise limit may use up.
+NOISE_SHARE = 1 / 3
+# Fractions of warm-up at which the geometry is factored; bases are chosen anew up to `LAST_ROTATION`.
+FACTORED_AT = (0.002, 0.005, 0.01, 0.02, 0.04, 0.07, 0.11, 0.16, 0.22, 0.3, 0.4, 0.5, 0.6, 0.7)
+LAST_ROTATION = 0.45
+# Power of the step number with which noise draws are weighted: early ones, from the transient, fade.
+WEIGHT_POWER = 2
+
+
+class IsmileInfo(NamedTuple):
+    """What a step of ismile reports; scalars.
+
+    Attributes:
+        log_density: mini-batch log density at the second gradient evaluation, in nats.
+        energy_error: same-batch energy error, in nats.
+        step_size: ε, in units of the parameters.
+        accepted: 1.0, or 0.0 where the guardrail rejected the step.
+        eevpd: running Var(ΔE)/d, in nats².
+        decoherence: L_eff, the momentum decoherence length that batch noise alone gives, in units of the parameters.
+        radius: the posterior's radius as the geometry has it, in the same units.
+    """
+
+    log_density: jax.Array
+    energy_error: jax.Array
+    step_size: jax.Array
+    accepted: jax.Array
+    eevpd: jax.Array
+    decoherence: jax.Array
+    radius: jax.Array
+
+
+class IsmileState(NamedTuple):
+    """State of ismile.
+
+    Attributes:
+        params: position.
+        velocity: vᵀMv = 1.
+        geometry: M, normalised to tr(P)/d = 1.
+        scale: s = tr((Σ̂ + Λ)⁻¹)/d.
+        damping: Λ, one scalar per leaf.
+        stats: running statistics of the noise draws.
+        tuner: step size and energy moments.
+        num_steps: warm-up steps taken.
+        factored: how often the geometry has been factored.
+    """
+
+    params: Any
+    velocity: Any
+    geometry: Geometry
+    scale: jax.Array
+    damping: list[jax.Array]
+    stats: Any
+    tuner: VarianceState
+    num_steps: jax.Array
+    factored: jax.Array
+
+
+def half_batch_gradients(posterior: Posterior, params: Any, batch: Any) -> tuple[LogDensity, Any, Any]:
+    """Log density and gradient on a batch, and a draw of the gradient noise.
+
+    With gradients g_a and g_b on two parts of the batch, n_a + n_b = B, the gradient is (n_a g_a + n_b g_b)/B and
+    √(n_a n_b)/B · (g_a − g_b) has the covariance of its noise (that of draws with replacement) and mean zero.
+    """
+    size = rows(batch)
+    if size < 2:
+        raise ValueError(f"batch_size must be at least 2 for an estimate of the gradient noise, got {size}")
+    first = size // 2
+    parts = [
+        (first, jax.tree.map(lambda x: x[:first], batch)),
+        (size - first, jax.tree.map(lambda x: x[first:], batch)),
+    ]
+    (value_a, a), (value_b, b) = [posterior.value_and_grad(params, part) for _, part in parts]
+    share = first / size
+    gradient = jax.tree.map(lambda x, y: share * x + (1 - share) * y, a, b)
+    root = (share * (1 - share)) ** 0.5
+    draw = jax.tree.map(lambda x, y: root * (x - y), a, b)
+    log_likelihood = jnp.concatenate([value_a.log_likelihood, value_b.log_likelihood])
+    total = share * value_a.total + (1 - share) * value_b.total
+    scale = jnp.asarray(posterior.num_data / size, log_likelihood.dtype)
+    return LogDensity(total, value_a.log_prior, log_likelihood, scale), gradient, draw
+
+
+def rows(batch: Any) -> int:
+    """B, the number of examples in a batch."""
+    return jax.tree.leaves(batch)[0].shape[0]
+
+
+def ismile(
+    posterior: Posterior,
+    *,
+    geometry: str = "auto",
+    accuracy: float = 0.03,
+    noise_floor: float = 1.0,
+    target_eevpd: float | None = None,
+    step_size: float | None = None,
+    initial_step_size: float = 1e-2,
+    replacement: bool = False,
+    max_reject: float = 5.0,
+    max_side: int = 1024,
+    rank: int = 16,
+) -> SamplingAlgorithm:
+    """ismile: isotropic noise by construction, and no step size to choose.
+
+    Warm-up learns the mass matrix from half-batch gradient differences and the step size from two limits: batch noise
+    (in closed form) and curvature (by the variance of the same-batch energy error). Both are then frozen, and sampling
+    is a fixed Markov kernel. Where batch noise alone would forget a velocity more slowly than the posterior is wide,
+    explicit Langevin noise adds the rest; with all data in each batch this is MCLMC.
+
+    Batches must be independent from step to step; shuffled epochs are refused by `sample`.
+
+    Args:
+        posterior: the target.
+        geometry: `"auto"`, `"identity"`, `"diagonal"`, `"kronecker"`, `"low_rank"` or `"dense"`.
+        accuracy: relative error of posterior variances that discretisation may cause: the one dial. A smaller one takes
+            smaller steps.
+        noise_floor: c in Λ = c (N/B) × prior precision; larger dilutes what the geometry misses, and mixes more slowly.
+        target_eevpd: energy error variance per parameter to steer to; None derives it from `accuracy`.
+        step_size: a fixed step size in units of the parameters; None finds it.
+        initial_step_size: where the search starts; any value between 1e-6 and 10 leads to the same end.
+        replacement: whether batches are drawn with replacement (or from an endless stream); must agree with the data.
+        max_reject: a step is rejected if |ΔE − mean ΔE| exceeds this times √d (or is not finite).
+        max_side: kronecker: a longer side of a weight matrix stays unrotated.
+        rank: low_rank: number of directions.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> import jax.numpy as jnp, smilax as sx
+        >>> posterior = sx.Posterior(lambda x: -0.5 * jnp.sum(x**2), lambda x, batch: batch @ x, 100)
+        >>> sx.ismile(posterior).config["geometry"]
+        'auto'
+    """
+    if geometry not in NAMES:
+        raise ValueError(f"geometry must be one of {', '.join(map(repr, NAMES))}, got {geometry!r}")
+    for name, value in (
+        ("accuracy", accuracy),
+        ("noise_floor", noise_floor),
+        ("initial_step_size", initial_step_size),
+        ("max_reject", max_reject),
+    ):
+        check_positive(name, value)
+    for name, value in (("target_eevpd", target_eevpd), ("step_size", step_size)):
+        if value is not None:
+            check_positive(name, value)
+    rule = VarianceRule(target=(accuracy / CURVATURE) ** 3 if target_eevpd is None else target_eevpd)
+    inflation = (NOISE_SHARE * accuracy / RESIDUAL) ** 0.5
+
+    def estimate_for(params):
+        return noise_estimate(geometry, params, max_side=max_side, rank=rank)
+
+    def thinned(batch):
+        """f: 1 with replacement, 1 − B/N without."""
+        return 1.0 if replacement else max(1 - rows(batch) / posterior.num_data, 0.0)
+
+    def damping_for(params, stats, batch_size):
+        ratio = noise_floor * posterior.num_data / batch_size
+        means = estimate_for(params).leaf_means(stats)
+        return [
+            jnp.where(tau > 0, ratio * tau.astype(mean.dtype), UNKNOWN_SHARE * mean + jnp.finfo(mean.dtype).tiny)
+            for tau, mean in zip(posterior.prior_precision(unpack(params)), means, strict=True)
+        ]
+
+    def init(key, params):
+        check_params(params)
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        estimate = estimate_for(params)
+        stats = estimate.init(params)
+        # Before the first draws M is the identity: the statistics are zero and the damping is everything.
+        ones = [jnp.ones((), dtype) for _ in estimate.leaf_means(stats)]
+        factored = estimate.factor(stats, ones)
+        return IsmileState(
+            params=params,
+            velocity=draw_velocity(key, params, factored.geometry),
+            geometry=factored.geometry,
+            scale=factored.scale,
+            damping=[jnp.zeros_like(x) for x in ones],
+            stats=stats,
+            tuner=variance_init(jnp.asarray(initial_step_size if step_size is None else step_size, dtype)),
+            num_steps=jnp.zeros((), jnp.int32),
+            factored=jnp.zeros((), jnp.int32),
+        )
+
+    def limits(state, batch):
+        """Noise limit of the step size, 1/L_eff per step size, and the posterior's radius."""
+        f, size = thinned(batch), trees.size(state.params)
+        known = state.factored > 0
+        rate = jnp.where(known, f / (2 * (size - 1) * state.scale), 0)
+        # With c = 1, M/s is N/B times the Laplace precision, so this is the radius of that Gaussian.
+        radius = jnp.sqrt(size * state.scale * (posterior.num_data / rows(batch)))
+        return rate, jnp.where(known, radius, jnp.inf)
+
+    def advance(key, state, batch, eps, warming_up):
+        noise_key, refresh_key = jax.random.split(key)
+        dtype = eps.dtype
+        rate, radius = limits(state, batch)
+        f = thinned(batch)
+        noise = None
+        if f > 0:
+            amplitude = spread([jnp.sqrt(f * level) for level in state.damping], state.params)
+            normal = trees.normal_like(noise_key, state.params)
+            noise = jax.tree.map(jnp.multiply, amplitude, normal)
+        # 1/L_eff = rate · ε, so ε/L_eff = rate · ε².
+        stretch = 1 + INFLATION * rate * eps * eps
+        drawn = []
+
+        def halves(params):
+            value, gradient, draw = half_batch_gradients(posterior, params, batch)
+            drawn.append(draw)
+            return value, gradient
+
+        moved = drift_first(
+            lambda params: posterior.value_and_grad(params, batch),
+            state.params,
+            state.velocity,
+            state.geometry,
+            eps,
+            noise=noise,
+            stretch=stretch,
+            first_value_and_grad=halves if warming_up else None,
+        )
+        size = trees.size(state.params)
+        off = jnp.abs(moved.energy_error - state.tuner.center)
+        accepted = moved.valid & (off <= max_reject * size**0.5)
+        params = trees.where(accepted, moved.params, state.params)
+        velocity = trees.where(accepted, moved.velocity, jax.tree.map(jnp.negative, state.velocity))
+        # Explicit noise for what batch noise lacks: 1/L = 1/L_eff + 1/L_refresh with L the posterior's radius.
+        missing = jnp.maximum(1 / radius - rate * eps, 0)
+        length = 1 / jnp.maximum(missing, jnp.finfo(dtype).tiny)
+        velocity = refresh(refresh_key, velocity, state.geometry, eps, length)
+        info = IsmileInfo(
+            moved.second.total,
+            moved.energy_error,
+            eps,
+            accepted.astype(dtype),
+            state.tuner.eevpd,
+            1 / jnp.maximum(rate * eps, jnp.finfo(dtype).tiny),
+            radius,
+        )
+        return state._replace(params=params, velocity=velocity), info, accepted, drawn
+
+    def refactored(state, batch_size, rotate):
+        estimate = estimate_for(state.params)
+        stats = estimate.rotate(state.stats) if rotate else state.stats
+        factored = estimate.factor(stats, damping_for(state.params, stats, batch_size))
+        velocity = normalize(state.velocity, factored.geometry)
+        return state._replace(
+            velocity=velocity,
+            geometry=factored.geometry,
+            scale=factored.scale,
+            damping=factored.damping,
+            stats=stats,
+            factored=state.factored + 1,
+        )
+
+    def warmup(key, state, batch, fraction):
+        eps = jnp.exp(state.tuner.log_step)
+        dtype = eps.dtype
+        state, info, accepted, drawn = advance(key, state, batch, eps, True)
+        draw = drawn[0]
+        # Polynomial-decay averaging (Shamir and Zhang 2013): weights grow as a power of the step number.
+        count = state.num_steps.astype(dtype)
+        weight = (WEIGHT_POWER + 1) / (count + WEIGHT_POWER + 1)
+        finite = jnp.isfinite(trees.dot(draw, draw))
+        draw = trees.where(finite, draw, jax.tree.map(jnp.zeros_like, draw))
+        stats = estimate_for(state.params).update(state.stats, draw, jnp.where(finite, weight, 0))
+        rate, _ = limits(state, batch)
+        largest = jnp.sqrt(inflation / (INFLATION * jnp.maximum(rate, jnp.finfo(dtype).tiny)))
+        tuner = state.tuner
+        if step_size is None:
+            tuner = variance_update(
+                rule, tuner, info.energy_error, accepted, trees.size(state.params), fraction.astype(dtype), largest
+            )
+        state = state._replace(stats=stats, tuner=tuner, num_steps=state.num_steps + 1)
+        times = jnp.asarray([*FACTORED_AT, 2.0], jnp.float32)
+        due = (fraction >= times[state.factored]) & (state.num_steps >= LEAST_DRAWS)
+        turning = due & (fraction < LAST_ROTATION)
+        state = _when(turning, lambda s: refactored(s, rows(batch), True), state)
+        state = _when(due & ~turning, lambda s: refactored(s, rows(batch), False), state)
+        return state, info
+
+    def step(key, state, batch):
+        eps = jnp.exp(state.tuner.average)
+        state, info, _, _ = advance(key, state, batch, eps, False)
+        return state, info
+
+    return SamplingAlgorithm(
+        init=init,
+        warmup=warmup,
+        step=step,
+        config={
+            "name": "ismile",
+            "geometry": geometry,
+            "accuracy": float(accuracy),
+            "noise_floor": float(noise_floor),
+            "target_eevpd": float(rule.target),
+            "step_size": None if step_size is None else float(step_size),
+            "initial_step_size": float(initial_step_size),
+            "replacement": replacement,
+            "max_reject": float(max_reject),
+            "max_side": max_side,
+            "rank": rank,
+            "batches": "independent",
+        },
+        posterior=posterior,
+    )
+
+
+# Where the prior's precision is not known (flat priors): damping as a share of the mean noise variance of the leaf.
+UNKNOWN_SHARE = 0.01
+# No geometry is made from fewer draws.
+LEAST_DRAWS = 20
+
+
+def _when(condition: jax.Array, function: Any, state: Any) -> Any:
+    """`function(state)` if the condition holds. Under `vmap` too it is evaluated only if it holds for any chain."""
+
+    @custom_vmap
+    def apply(condition, state):
+        return jax.lax.cond(condition, function, lambda s: s, state)
+
+    @apply.def_vmap
+    def apply_to_all(axis_size, in_batched, condition, state):
+        condition_batched, state_batched = in_batched
+        condition = condition if condition_batched else jnp.broadcast_to(condition, (axis_size,))
+        state = jax.tree.map(lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *x.shape)), state, state_batched)
+
+        def some(state):
+            new = jax.vmap(function)(state)
+            return jax.tree.map(
+                lambda a, b: jnp.where(condition.reshape((-1,) + (1,) * (a.ndim - 1)), a, b), new, state
+            )
+
+        out = jax.lax.cond(jnp.any(condition), some, lambda s: s, state)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return apply(condition, state)
