@@ -5,8 +5,8 @@ Network 11-16-16-16-1 with a learned noise scale (754 parameters, packed), batch
 1. One chain on a fixed batch, each program a loop of 2,000 steps; the programs take turns. The unit is a value and
    gradient, within such a loop or in a call of its own, whichever is faster. The published integrator evaluates two
    gradients a step, so the floor is 2.00. The bar: `psmile_naive` at most 2.3. Drawing a batch (independent, without
-   replacement, of 8,000 rows) is reported apart: in a loop of its own, and as part of the step, where the random
-   bits cost more (on CPU a small loop compiles to one function, a large one to many calls).
+   replacement, of 8,000 rows) is reported apart: in a loop of its own, and as part of the step, where it was seen
+   to cost more when other work kept the second core busy.
 2. `sx.sample`, batches included: chain-steps per second of one chain (`"sequential"`) and of ten (`"vectorized"`, which
    threads spread over the cores). Time is that of a long run less that of a short one, so compilation drops out. The
    bar: ten give at least 1.7 times the chain-steps per second of one. Other work on the machine spoils this one.

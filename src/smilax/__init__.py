@@ -15,7 +15,6 @@ from smilax.predict import Prediction as Prediction
 from smilax.predict import predict as predict
 from smilax.samplers import Info as Info
 from smilax.samplers import SamplingAlgorithm as SamplingAlgorithm
-from smilax.samplers import ismile as ismile
 from smilax.samplers import mclmc as mclmc
 from smilax.samplers import psmile as psmile
 from smilax.samplers import psmile_naive as psmile_naive
@@ -28,6 +27,7 @@ if _TYPE_CHECKING:
     from smilax import datasets as datasets
     from smilax import metrics as metrics
     from smilax import models as models
+    from smilax import plots as plots
     from smilax.ensemble import train_ensemble as train_ensemble
     from smilax.interop.equinox import from_equinox as from_equinox
 
@@ -39,6 +39,7 @@ _LAZY = {
     "from_equinox": "smilax.interop.equinox",
     "metrics": "smilax.metrics",
     "models": "smilax.models",
+    "plots": "smilax.plots",
     "train_ensemble": "smilax.ensemble",
 }
 
@@ -55,11 +56,11 @@ __all__ = [
     "datasets",
     "from_equinox",
     "geometry",
-    "ismile",
     "likelihoods",
     "mclmc",
     "metrics",
     "models",
+    "plots",
     "predict",
     "priors",
     "psmile",

@@ -114,6 +114,16 @@ def chunk_program(
     )
 
 
+# XLA's CPU client can hang when two threads solve eigenproblems at once (seen from side 64 on, never up to 32).
+LARGEST_THREADED_MATRIX = 32
+
+
+def largest_matrix(state: Any) -> int:
+    """The side of the largest square matrix in samplers' states, which have a leading chain axis."""
+    shapes = [leaf.shape for leaf in jax.tree.leaves(state)]
+    return max((shape[-1] for shape in shapes if len(shape) > 2 and shape[-1] == shape[-2]), default=0)
+
+
 def num_groups(num_chains: int, num_params: int, method: ChainMethod) -> int:
     """How many threads drive the chains.
 
@@ -146,6 +156,7 @@ class Phase:
         batch_size: int,
         data: Any,
         keys: list[ChainKeys],
+        one: Any,
         *,
         warming_up: bool,
         thinning: int,
@@ -159,6 +170,8 @@ class Phase:
         self._compiled: Callable | None = None
         self._data, self._keys = data, keys
         self.thinning, self.slots = thinning, slots
+        # Geometries are factored in warm-up only.
+        self._one_by_one = warming_up and largest_matrix(one) > LARGEST_THREADED_MATRIX
 
     def run(
         self, pool: ThreadPoolExecutor, states: list[Any], bounds: Bounds
@@ -172,5 +185,7 @@ class Phase:
         def drive(group):
             return jax.block_until_ready(compiled(states[group], self._keys[group], self._data, arrays))
 
-        results = list(pool.map(drive, range(len(states)))) if len(states) > 1 else [drive(0)]
+        groups = range(len(states))
+        threaded = len(states) > 1 and not self._one_by_one
+        results = list(pool.map(drive, groups)) if threaded else [drive(group) for group in groups]
         return [r[0] for r in results], [r[1] for r in results], [r[2] for r in results]

@@ -102,9 +102,9 @@ class _Interrupt:
 class _Groups:
     """Chains laid out in groups of equal size, and back."""
 
-    def __init__(self, num_chains: int, num_params: int, method: ChainMethod):
+    def __init__(self, num_chains: int, groups: int, method: ChainMethod):
         self.num_chains = num_chains
-        self.indices = group_indices(num_chains, num_groups(num_chains, num_params, method), method)
+        self.indices = group_indices(num_chains, groups, method)
 
     def split(self, tree: Any) -> list[Any]:
         last = self.num_chains - 1
@@ -195,7 +195,7 @@ def sample(
         chains, first_step = params.state
         num_chains = params.num_chains
         num_params = trees.size(chains.params) // num_chains
-        groups = _Groups(num_chains, num_params, chain_method)
+        groups = _Groups(num_chains, num_groups(num_chains, num_params, chain_method), chain_method)
         states = groups.split(chains)
         keys = [chain_keys(key, jnp.asarray(i)) for i in groups.indices]
     else:
@@ -207,7 +207,7 @@ def sample(
             check_density(algorithm.posterior, params, probe)
         if packable(jax.tree.map(lambda x: x[0], params)):
             params = jax.vmap(pack)(params)
-        groups = _Groups(num_chains, num_params, chain_method)
+        groups = _Groups(num_chains, num_groups(num_chains, num_params, chain_method), chain_method)
         keys = [chain_keys(key, jnp.asarray(i)) for i in groups.indices]
         init = jax.jit(jax.vmap(algorithm.init))
         # Group by group: states must not depend on how many chains start together.
@@ -224,7 +224,7 @@ def sample(
         def run_phase(states, *, warming_up, every, steps, offset):
             slots = max(1, min(steps // every, SLOT_BYTES // max(draw_bytes, 1), 1024)) + 1
             phase = Phase(
-                algorithm, batches, batch_size, device_data, keys,
+                algorithm, batches, batch_size, device_data, keys, states[0],
                 warming_up=warming_up, thinning=every, slots=slots, method=chain_method,
             )  # fmt: skip
             recorder = _Recorder(steps // every)
@@ -286,8 +286,8 @@ def _check_independent(algorithm: SamplingAlgorithm, batches: Batches) -> None:
     name, replacement = algorithm.config["name"], algorithm.config["replacement"]
     if batches.order != "independent":
         raise ValueError(
-            f"{name} needs batches that are independent from step to step, got order={batches.order!r}: over a shuffled "
-            "epoch the noise sums to zero, and posterior variances come out several times too small"
+            f"{name} needs batches that are independent from step to step, got order={batches.order!r}: over a "
+            "shuffled epoch the noise sums to zero, and posterior variances come out several times too small"
         )
     if batches.replacement != replacement:
         raise ValueError(

@@ -105,10 +105,10 @@ class VarianceRule(NamedTuple):
 
         log ε ← log ε − gain/6 · log(EEVPD / target),   at most a factor `most` up or down,
 
-    with gain 1 until `settle` of warm-up and then falling as the inverse of the number of blocks (Robbins and Monro 1951);
-    the step size used for sampling is the mean of log ε over those last blocks (Polyak and Juditsky 1992). A rejected step
-    ends its block and shrinks ε at once. Blocks are short at first, so that any start between 10⁻⁶ and 10 is left within
-    a few hundred steps.
+    with gain 1 until `settle` of warm-up and then falling as the inverse of the number of blocks (Robbins and Monro
+    1951); the step size used for sampling is the mean of log ε over those last blocks (Polyak and Juditsky 1992). A
+    rejected step ends its block and shrinks ε at once. Blocks are short at first, so that any start between 10⁻⁶ and 10
+    is left within a few hundred steps.
 
     Attributes:
         target: EEVPD to steer to, nats² per parameter.

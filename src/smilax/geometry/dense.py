@@ -71,7 +71,7 @@ class DenseEstimate:
         correlation = (stats / root[:, None]) / root[None, :]
         correlation = jnp.where(jnp.eye(len(root), dtype=bool), 1, (correlation + correlation.T) / 2)
         values, vectors = jnp.linalg.eigh(correlation)
-        # Σ̂ is positive semidefinite, so the scaled matrix is at least Λ scaled; rounding knows it to ε times its largest.
+        # Σ̂ is positive semidefinite, so this is at least the scaled Λ; rounding knows it to ε times the largest.
         least = jnp.maximum(jnp.min(added / diagonal), 4 * jnp.finfo(values.dtype).eps * values[-1])
         values = jnp.maximum(values, least)
         factor = vectors / jnp.sqrt(values)[None, :] / root[:, None]

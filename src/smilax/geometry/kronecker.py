@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from smilax.geometry.base import Factored
+from smilax.geometry.eigen import eigh_in_turn
 from smilax.packing import repack, unpack
 
 
@@ -94,8 +95,8 @@ class KroneckerStats(NamedTuple):
 class KroneckerEstimate:
     """Σ̂ by eigenbases of E[DDᵀ] and E[DᵀD] and elementwise variances in them (EKFAC; George et al. 2018).
 
-    Built from noise draws and not from layer inputs, so any leaf will do: on a vector the estimate is dense. A draw costs
-    an m × n leaf 2 mn (m + n) multiplications, a rotation two eigenproblems.
+    Built from noise draws and not from layer inputs, so any leaf will do: on a vector the estimate is dense. A draw
+    costs an m × n leaf 2 mn (m + n) multiplications, a rotation two eigenproblems.
 
     Attributes:
         shapes: of the leaves.
@@ -133,25 +134,22 @@ class KroneckerEstimate:
         return KroneckerStats(leaves, stats.draws + 1)
 
     def rotate(self, stats: Any) -> Any:
+        sides = [side for leaf in stats.leaves for side in (leaf.left, leaf.right) if side is not None]
+        levels = [jnp.maximum(jnp.trace(side) / len(side), jnp.finfo(side.dtype).tiny) for side in sides]
+        solutions = iter(eigh_in_turn([side / level for side, level in zip(sides, levels, strict=True)]))
+
         def one(leaf):
-            values, bases = [], []
-            for side, size in zip((leaf.left, leaf.right), leaf.variance.shape, strict=True):
-                if side is None:
-                    values.append(None)
-                    bases.append(None)
-                    continue
-                level = jnp.maximum(jnp.trace(side) / size, jnp.finfo(side.dtype).tiny)
-                eigenvalues, vectors = jnp.linalg.eigh(side / level)
-                values.append(jnp.maximum(eigenvalues, 0))
-                bases.append(vectors)
+            left = None if leaf.left is None else next(solutions)
+            right = None if leaf.right is None else next(solutions)
             # Until there are draws in the new basis: what a Kronecker product would have, with the same total variance.
             guess = jnp.ones_like(leaf.variance)
-            if values[0] is not None:
-                guess = guess * values[0][:, None]
-            if values[1] is not None:
-                guess = guess * values[1][None, :]
+            if left is not None:
+                guess = guess * jnp.maximum(left[0], 0)[:, None]
+            if right is not None:
+                guess = guess * jnp.maximum(right[0], 0)[None, :]
             guess = guess * (jnp.sum(leaf.variance) / jnp.maximum(jnp.sum(guess), jnp.finfo(guess.dtype).tiny))
-            return LeafStats(leaf.left, leaf.right, Bases(*bases), guess)
+            bases = Bases(None if left is None else left[1], None if right is None else right[1])
+            return LeafStats(leaf.left, leaf.right, bases, guess)
 
         return KroneckerStats([one(leaf) for leaf in stats.leaves], jnp.zeros((), jnp.int32))
 

@@ -52,7 +52,7 @@ class LowRank(NamedTuple):
 
 
 class LowRankStats(NamedTuple):
-    """Elementwise variances; directions V in units of `scale`; C V and vᵀCv for them, C being the correlation matrix."""
+    """Elementwise variances; directions V in units of `scale`; C V and VᵀCV, C being the correlation matrix."""
 
     variance: Any
     scale: Any
@@ -86,7 +86,7 @@ class LowRankEstimate:
             scale=jax.tree.map(jnp.ones_like, params),
             directions=directions,
             image=jax.tree.map(jnp.zeros_like, directions),
-            along=jnp.zeros(rank, leaves[0].dtype),
+            along=jnp.zeros((rank, rank), leaves[0].dtype),
             draws=jnp.zeros((), jnp.int32),
         )
 
@@ -97,7 +97,7 @@ class LowRankEstimate:
         return stats._replace(
             variance=jax.tree.map(lambda s, x: (1 - weight) * s + weight * x * x, stats.variance, draw),
             image=jax.tree.map(lambda y, z: (1 - fresh) * y + fresh * jnp.tensordot(z, along, 0), stats.image, scaled),
-            along=(1 - fresh) * stats.along + fresh * along**2,
+            along=(1 - fresh) * stats.along + fresh * along[:, None] * along[None, :],
             draws=stats.draws + 1,
         )
 
@@ -116,17 +116,12 @@ class LowRankEstimate:
         return [jnp.mean(leaf) for leaf in jax.tree.leaves(unpack(stats.variance))]
 
     def factor(self, stats: Any, damping: list[jax.Array]) -> Factored:
-        size, rank = trees.size(stats.variance), stats.along.size
-        # A direction carries what it has above the average of the rest; the diagonal keeps the remaining variance.
-        scaled = jax.tree.map(lambda x, s: x / (s * s), stats.variance, stats.scale)
-        rest = jnp.maximum(trees.total(scaled) - jnp.sum(stats.along), 0) / max(size - rank, 1)
-        excess = jnp.maximum(stats.along - rest, 0)
-        carried = jax.tree.map(lambda v, s: (s * s) * ((v * v) @ excess), stats.directions, stats.scale)
-        kept = jax.tree.map(lambda x, c: jnp.maximum(x - c, LEAST_KEPT * x), stats.variance, carried)
+        size = trees.size(stats.variance)
+        kept, ritz, excess = _split(stats)
         root = jax.tree.map(lambda x, level: jnp.sqrt(x + level), kept, spread(damping, kept))
         # Σ̂ + Λ = T (I + B Bᵀ) T with B = T⁻¹ S V √excess, diagonalised through its r × r Gram matrix.
         spikes = jax.tree.map(
-            lambda v, s, t: (v * (s / t)[..., None]) @ jnp.diag(jnp.sqrt(excess)), stats.directions, stats.scale, root
+            lambda v, s, t: (v * (s / t)[..., None]) @ jnp.diag(jnp.sqrt(excess)), ritz, stats.scale, root
         )
         values, vectors = jnp.linalg.eigh(_gram(spikes))
         values = jnp.maximum(values, 0)
@@ -142,6 +137,20 @@ class LowRankEstimate:
 # The diagonal keeps at least this share of a parameter's variance, however much the directions carry.
 LEAST_KEPT = 0.05
 TINY = 1e-30
+
+
+def _split(stats: LowRankStats) -> tuple[Any, Any, jax.Array]:
+    """The variance left to the diagonal, the directions' eigenvectors, and the variance along them above the rest."""
+    size, rank = trees.size(stats.variance), len(stats.along)
+    # Within the subspace the eigenvectors are those of VᵀCV (Rayleigh and Ritz).
+    along, turn = jnp.linalg.eigh(stats.along)
+    ritz = jax.tree.map(lambda v: v @ turn, stats.directions)
+    scaled = jax.tree.map(lambda x, s: x / (s * s), stats.variance, stats.scale)
+    rest = jnp.maximum(trees.total(scaled) - jnp.sum(along), 0) / max(size - rank, 1)
+    excess = jnp.maximum(along - rest, 0)
+    carried = jax.tree.map(lambda v, s: (s * s) * ((v * v) @ excess), ritz, stats.scale)
+    kept = jax.tree.map(lambda x, c: jnp.maximum(x - c, LEAST_KEPT * x), stats.variance, carried)
+    return kept, ritz, excess
 
 
 def _gram(directions: Any) -> jax.Array:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from smilax import trees
 from smilax.posterior import Posterior
@@ -56,19 +57,32 @@ class SamplingAlgorithm(NamedTuple):
     posterior: Posterior | None = None
 
 
-def check_positive(name: str, value: Any) -> None:
+def check_number(name: str, value: Any) -> None:
+    """Raises unless `value` is a real number (a Python or NumPy one)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+
+
+def check_step_size(value: Any) -> None:
     """Raises unless `value` is a positive finite number or a schedule (any function)."""
     if callable(value):
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number or a schedule (a function of the step), got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"step_size must be a number or a schedule (a function of the step), got {value!r}")
+    check_positive("step_size", value)
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises unless `value` is a positive finite number."""
+    check_number(name, value)
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
 
 
 def check_probability(name: str, value: Any) -> None:
     """Raises unless `value` is in (0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+    check_number(name, value)
+    if not 0 < value <= 1:
         raise ValueError(f"{name} must be in (0, 1], got {value!r}")
 
 
@@ -88,8 +102,8 @@ def check_params(params: Any) -> None:
 
 
 def schedule(step_size: StepSize) -> Callable[[jax.Array], jax.Array]:
-    """The step size as a function of the step count."""
-    return step_size if callable(step_size) else lambda count: jnp.asarray(step_size)
+    """The step size as a function of the step count, always an array."""
+    return lambda count: jnp.asarray(step_size(count) if callable(step_size) else step_size)
 
 
 def describe(step_size: StepSize) -> Any:

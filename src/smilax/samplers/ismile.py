@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from smilax import trees
-from smilax.geometry import NAMES, Geometry, noise_estimate
+from smilax.geometry.base import Geometry
+from smilax.geometry.choice import NAMES, noise_estimate
 from smilax.microcanonical import draw_velocity, drift_first, normalize, refresh
 from smilax.packing import spread, unpack
 from smilax.posterior import LogDensity, Posterior
@@ -22,7 +23,7 @@ from smilax.tuning import VarianceRule, VarianceState, variance_init, variance_u
 
 # Variance inflation per ε/L_eff that batch noise leaves behind (DESIGN 1.2).
 INFLATION = 0.32
-# What is left of an inflation r after the kick correction is about this times r² (DESIGN 1.2: 3.2 % became 0.1 %, 9.1 % 1.1 %).
+# What the kick correction leaves of an inflation r is about this times r² (measured: 3.2 % became 0.1 %, 9.1 % 1.1 %).
 RESIDUAL = 1.2
 # Discretisation by curvature inflates variances by about this times EEVPD^{1/3} (logistic regression, breast-cancer).
 CURVATURE = 0.6
@@ -155,8 +156,9 @@ def ismile(
 
     Example:
         >>> import jax.numpy as jnp, smilax as sx
+        >>> from smilax.samplers.ismile import ismile
         >>> posterior = sx.Posterior(lambda x: -0.5 * jnp.sum(x**2), lambda x, batch: batch @ x, 100)
-        >>> sx.ismile(posterior).config["geometry"]
+        >>> ismile(posterior).config["geometry"]
         'auto'
     """
     if geometry not in NAMES:
@@ -168,9 +170,9 @@ def ismile(
         ("max_reject", max_reject),
     ):
         check_positive(name, value)
-    for name, value in (("target_eevpd", target_eevpd), ("step_size", step_size)):
-        if value is not None:
-            check_positive(name, value)
+    for name, optional in (("target_eevpd", target_eevpd), ("step_size", step_size)):
+        if optional is not None:
+            check_positive(name, optional)
     rule = VarianceRule(target=(accuracy / CURVATURE) ** 3 if target_eevpd is None else target_eevpd)
     inflation = (NOISE_SHARE * accuracy / RESIDUAL) ** 0.5
 

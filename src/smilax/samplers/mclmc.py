@@ -9,7 +9,16 @@ from smilax import trees
 from smilax.geometry import Identity
 from smilax.microcanonical import draw_velocity, drift_first, refresh
 from smilax.posterior import Posterior
-from smilax.samplers.base import Info, SamplingAlgorithm, StepSize, check_params, check_positive, describe, schedule
+from smilax.samplers.base import (
+    Info,
+    SamplingAlgorithm,
+    StepSize,
+    check_params,
+    check_positive,
+    check_step_size,
+    describe,
+    schedule,
+)
 
 
 class MclmcState(NamedTuple):
@@ -40,7 +49,7 @@ def mclmc(posterior: Posterior, step_size: StepSize, length: float | None = None
         >>> sx.mclmc(posterior, step_size=0.5).config["batches"]
         'full'
     """
-    check_positive("step_size", step_size)
+    check_step_size(step_size)
     if length is not None:
         check_positive("length", length)
     step_size_at = schedule(step_size)

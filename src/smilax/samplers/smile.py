@@ -23,15 +23,16 @@ import jax.numpy as jnp
 
 from smilax import trees
 from smilax.geometry import Diagonal, Identity
-from smilax.microcanonical import draw_velocity, kick_first
+from smilax.microcanonical import draw_velocity, kick_first, normalize
 from smilax.posterior import Posterior
 from smilax.samplers.base import (
     Info,
     SamplingAlgorithm,
     StepSize,
+    check_number,
     check_params,
-    check_positive,
     check_probability,
+    check_step_size,
     describe,
     schedule,
 )
@@ -129,6 +130,8 @@ def _smile(
             moments = trees.where(moved.valid, _update_moments(state.moments, moved.gradient), state.moments)
             scale = _scale(moments)
             velocity = jax.tree.map(lambda v, old, new: v * (old / new), velocity, state.scale, scale)
+            # The dynamics hold vᵀMv at one as long as there is noise; with all data in the batch rounding would win.
+            velocity = normalize(velocity, Diagonal(scale))
         state = SmileState(
             params=trees.where(accepted, moved.params, state.params),
             velocity=velocity,
@@ -169,7 +172,7 @@ def smile_naive(posterior: Posterior, step_size: StepSize) -> SamplingAlgorithm:
         >>> sx.smile_naive(posterior, step_size=1e-2).config["name"]
         'smile_naive'
     """
-    check_positive("step_size", step_size)
+    check_step_size(step_size)
     return _smile("smile_naive", posterior, step_size, False, None, False)
 
 
@@ -191,16 +194,18 @@ def psmile_naive(posterior: Posterior, step_size: StepSize) -> SamplingAlgorithm
         >>> sx.psmile_naive(posterior, step_size=1e-2).config["name"]
         'psmile_naive'
     """
-    check_positive("step_size", step_size)
+    check_step_size(step_size)
     return _smile("psmile_naive", posterior, step_size, True, None, False)
 
 
 def _tuned(name, posterior, step_size, preconditioned, reset, adapt, rate, weight, adapt_after_warmup):
-    check_positive("step_size", step_size)
+    check_step_size(step_size)
     if callable(step_size):
         raise TypeError(f"{name} tunes its step size from a starting value: step_size must be a number, not a schedule")
     check_probability("reset", reset)
     check_probability("weight", weight)
+    check_number("adapt", adapt)
+    check_number("rate", rate)
     if not 0 <= adapt <= 1:
         raise ValueError(f"adapt must be in [0, 1], got {adapt!r}")
     if not 0 < rate < 1:

@@ -1,0 +1,381 @@
+"""What every sampler must do, in one table, and what some of them do besides.
+
+A new algorithm is one more line in `CASES`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import smilax as sx
+
+# The shared target: the mean of 6-dimensional rows with known covariance N·I, under a Gaussian prior of unequal
+# precisions. The rows' own covariance is exactly N·I too, so batch noise is isotropic, of variance N/B - 1 per
+# component, and the posterior is N(CENTRE / (1 + TAU), 1 / (1 + TAU)).
+DIM, NUM_DATA, BATCH_SIZE = 6, 1000, 20
+CENTRE, TAU = np.linspace(-1, 1, DIM), np.linspace(0, 3, DIM)
+MEAN, VARIANCE = CENTRE / (1 + TAU), 1 / (1 + TAU)
+
+
+def make_rows():
+    z = np.random.default_rng(0).normal(size=(NUM_DATA, DIM))
+    z -= z.mean(axis=0)
+    z = np.linalg.solve(np.linalg.cholesky(z.T @ z / NUM_DATA), z.T).T
+    return CENTRE + np.sqrt(NUM_DATA) * z
+
+
+ROWS = make_rows()
+
+
+def make_posterior(temperature=1.0):
+    return sx.Posterior(
+        log_prior=lambda m: -0.5 * jnp.sum(jnp.asarray(TAU, m.dtype) * m**2),
+        log_likelihood=lambda m, rows: -0.5 / temperature * jnp.sum((rows - m[None]) ** 2, axis=-1) / NUM_DATA,
+        num_data=NUM_DATA,
+    )
+
+
+POSTERIOR = make_posterior()
+
+# The same kind of target on a tree of parameters, for one step at a time.
+TREE_DATA = 40
+TREE_ROWS = (
+    np.random.default_rng(1).normal(size=(TREE_DATA, 2)).astype(np.float32),
+    np.random.default_rng(2).normal(size=TREE_DATA).astype(np.float32),
+)
+TREE_POSTERIOR = sx.Posterior(
+    log_prior=lambda p: -0.5 * (jnp.sum(p["w"][0] ** 2) + jnp.sum(p["w"][1] ** 2) + p["b"] ** 2),
+    log_likelihood=lambda p, batch: -0.5 * (batch[1] - jnp.tanh(batch[0] @ p["w"][0]) @ p["w"][1] - p["b"]) ** 2,
+    num_data=TREE_DATA,
+)
+
+
+def tree_params():
+    rng = np.random.default_rng(3)
+    numbers = {"w": (rng.normal(size=(2, 3)), rng.normal(size=3)), "b": rng.normal()}
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), numbers)
+
+
+def tree_batch(size=None):
+    return jax.tree.map(lambda x: jnp.asarray(x[:size]), TREE_ROWS)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table.
+
+    Attributes:
+        make: `make(posterior, step_size)`.
+        step_size: right for the shared target.
+        batch_size: None for a full-batch sampler.
+        scheduled: whether the step size may be a schedule.
+        num_samples, num_chains: how long to run on the shared target.
+        variance_tolerance: relative, per coordinate.
+    """
+
+    make: Callable[[sx.Posterior, Any], sx.SamplingAlgorithm]
+    step_size: float
+    batch_size: int | None = BATCH_SIZE
+    scheduled: bool = True
+    num_samples: int = 20_000
+    num_chains: int = 8
+    variance_tolerance: float = 0.1
+
+
+CASES = {
+    "smile_naive": Case(sx.smile_naive, 0.12),
+    "psmile_naive": Case(sx.psmile_naive, 0.12),
+    "smile": Case(sx.smile, 0.15, scheduled=False),
+    "psmile": Case(sx.psmile, 0.15, scheduled=False),
+    "mclmc": Case(sx.mclmc, 0.8, batch_size=None, num_samples=5_000),
+}
+TUNED = {"smile": sx.smile, "psmile": sx.psmile}
+
+every_algorithm = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+every_scheduled = pytest.mark.parametrize(
+    "case", [case for case in CASES.values() if case.scheduled], ids=[k for k, case in CASES.items() if case.scheduled]
+)
+every_tuned = pytest.mark.parametrize("make", TUNED.values(), ids=TUNED.keys())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The right posterior
+
+
+def shortcomings(case, posterior=POSTERIOR, **changes):
+    """What is wrong with a run on the shared target: a list of complaints, empty if it is right.
+
+    Means must lie within four standard errors, these taken from the scatter of the chains and themselves small;
+    variances, about the true mean, within the case's tolerance.
+    """
+    settings = {"batch_size": case.batch_size, "num_samples": case.num_samples} | changes
+    result = sx.sample(
+        jax.random.key(1), case.make(posterior, case.step_size), ROWS, jnp.asarray(MEAN), num_chains=case.num_chains,
+        num_warmup=500, thinning=5, progress_bar=False, **settings,
+    )  # fmt: skip
+    standard = (np.asarray(result.draws, np.float64) - MEAN) / np.sqrt(VARIANCE)
+    means, squares = standard.mean(axis=1), (standard**2).mean(axis=1)
+    # One number for all coordinates: eight chains alone make a poor estimate.
+    error = np.sqrt((means.var(axis=0, ddof=1) / case.num_chains).mean())
+    offset, ratio = np.abs(means.mean(axis=0)).max(), squares.mean(axis=0)
+    complaints = []
+    if error > 0.05:
+        complaints.append(f"the chains' means scatter: standard error {error:.3f} sd")
+    if offset > 4 * error:
+        complaints.append(f"a mean is {offset:.3f} sd off, standard error {error:.3f}")
+    if np.abs(ratio - 1).max() > case.variance_tolerance:
+        complaints.append(f"variances are {np.round(ratio, 3)} times the true ones")
+    return complaints
+
+
+@every_algorithm
+def test_samples_the_posterior(case):
+    assert shortcomings(case) == []
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["smile_naive", "psmile_naive"])
+def test_the_check_finds_out_a_sampler_without_noise(name):
+    # All rows at each step and no refreshment: deterministic dynamics, which circle without ever mixing.
+    assert any("variances" in text for text in shortcomings(CASES[name], batch_size=None, num_samples=5_000))
+
+
+@pytest.mark.once
+def test_the_check_finds_out_a_wrong_temperature():
+    complaints = shortcomings(CASES["psmile_naive"], make_posterior(temperature=0.5))
+    assert any("variances" in text for text in complaints)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pure functions of a pytree
+
+
+def close(a, b, rtol=1e-4, atol=1e-4):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=rtol, atol=atol)
+
+
+def same_position(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True))
+
+
+def all_finite(tree):
+    return all(np.isfinite(x).all() for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating))
+
+
+def structure(tree):
+    return jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
+
+
+@every_algorithm
+def test_state_keeps_its_shapes_and_dtypes(case, key):
+    # In a float64 session this tells whether anything is promoted behind a float32 model's back.
+    params, batch = tree_params(), tree_batch()
+    algorithm = case.make(TREE_POSTERIOR, 1e-2)
+    start = jax.eval_shape(algorithm.init, key, params)
+    assert structure(start.params) == structure(params)
+    stepped, info = jax.eval_shape(algorithm.step, key, start, batch)
+    warmed, warm_info = jax.eval_shape(algorithm.warmup, key, start, batch, jnp.asarray(0.5, jnp.float32))
+    assert structure(stepped) == structure(warmed) == structure(start)
+    assert isinstance(info, sx.Info)
+    assert structure(info) == structure(warm_info)
+    for value in (*jax.tree.leaves(start), *info):
+        assert value.dtype == jnp.float32 or not jnp.issubdtype(value.dtype, jnp.floating)
+    assert all(value.shape == () for value in info)
+
+
+@every_algorithm
+def test_runs_under_jit_vmap_and_scan(case, key):
+    batch = tree_batch()
+    algorithm = case.make(TREE_POSTERIOR, 1e-2)
+    keys = jax.random.split(key, 3)
+    starts = jax.jit(jax.vmap(algorithm.init, in_axes=(0, None)))(keys, tree_params())
+    first = jax.tree.map(lambda leaf: leaf[0], starts)
+    step = jax.jit(algorithm.step)
+    together, infos = jax.jit(jax.vmap(algorithm.step, in_axes=(0, 0, None)))(keys, starts, batch)
+    state, info = step(keys[0], first, batch)
+    assert info.accepted == 1
+    assert not same_position(state, first)
+    close(jax.tree.map(lambda leaf: leaf[0], (together, infos)), (state, info))
+    for k in keys[1:]:
+        state, _ = step(k, state, batch)
+    scanned, infos = jax.jit(lambda s: jax.lax.scan(lambda s, k: algorithm.step(k, s, batch), s, keys))(first)
+    close(scanned, state)
+    assert infos.energy_error.shape == (3,)
+
+
+@pytest.mark.once
+@every_algorithm
+def test_chains_go_their_own_ways(case):
+    result = sx.sample(
+        jax.random.key(0), case.make(TREE_POSTERIOR, 1e-2), TREE_ROWS, tree_params(), num_chains=3, num_warmup=0,
+        num_samples=30, thinning=3, batch_size=None if case.batch_size is None else 8, progress_bar=False,
+    )  # fmt: skip
+    assert structure(jax.tree.map(lambda x: x[0, 0], result.draws)) == structure(tree_params())
+    assert len(np.unique(result.draws["b"])) == 30
+    assert all_finite(result.draws)
+    json.dumps(result.config)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What goes wrong
+
+
+@every_algorithm
+def test_a_batch_that_is_not_finite_is_rejected_without_a_trace(case, key):
+    algorithm = case.make(TREE_POSTERIOR, 1e-2)
+    batch = tree_batch()
+    step, warmup = jax.jit(algorithm.step), jax.jit(algorithm.warmup)
+    before, _ = step(key, jax.jit(algorithm.init)(key, tree_params()), batch)
+    advances = (step, lambda *args: warmup(*args, jnp.asarray(0.5, jnp.float32)))
+    # The square of the last one is infinite in float32.
+    for advance, bad in product(advances, (np.nan, np.inf, 1e30)):
+        after, info = advance(key, before, (batch[0], batch[1].at[2].set(bad)))
+        assert info.accepted == 0
+        assert same_position(after, before)
+        assert all_finite(after)
+        onward, info = advance(key, after, batch)
+        assert info.accepted == 1
+        assert all_finite(onward)
+        assert not same_position(onward, after)
+
+
+@every_algorithm
+def test_one_dimension_is_refused(case, key):
+    with pytest.raises(ValueError, match="at least 2 numbers"):
+        case.make(TREE_POSTERIOR, 1e-2).init(key, jnp.ones(1))
+
+
+@every_algorithm
+def test_parameters_that_are_not_floating_point_are_refused(case, key):
+    with pytest.raises(TypeError, match="floating-point"):
+        case.make(TREE_POSTERIOR, 1e-2).init(key, {"w": jnp.ones(3), "n": jnp.arange(3)})
+
+
+@every_tuned
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        *[("reset", value) for value in (0.0, -0.1, 1.1, float("nan"), "high", True)],
+        *[("adapt", value) for value in (-0.1, 1.1, float("nan"), "much")],
+        *[("rate", value) for value in (0.0, 1.0, -0.02, float("nan"), "fast")],
+        *[("weight", value) for value in (0.0, 1.5, float("nan"), None)],
+    ],
+)
+def test_settings_of_the_tuner_are_checked(make, name, value):
+    with pytest.raises((TypeError, ValueError), match=name):
+        make(TREE_POSTERIOR, 1e-2, **{name: value})
+
+
+@every_tuned
+def test_a_tuned_sampler_refuses_a_schedule(make):
+    with pytest.raises(TypeError, match="not a schedule"):
+        make(TREE_POSTERIOR, lambda count: 1e-2)
+
+
+@pytest.mark.parametrize("length", [0.0, -1.0, float("inf"), float("nan"), "long", lambda count: 1.0])
+def test_length_of_mclmc_is_checked(length):
+    with pytest.raises((TypeError, ValueError), match="length"):
+        sx.mclmc(TREE_POSTERIOR, 1e-2, length=length)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Step sizes and settings
+
+
+@every_scheduled
+def test_step_size_may_be_a_schedule(case, key):
+    algorithm = case.make(TREE_POSTERIOR, lambda count: 0.1 / (1 + count.astype(jnp.float32)))
+    state = algorithm.init(key, tree_params())
+    _, info = jax.lax.scan(lambda s, k: algorithm.step(k, s, tree_batch()), state, jax.random.split(key, 4))
+    np.testing.assert_allclose(info.step_size, 0.1 / np.arange(1, 5), rtol=1e-6)
+    json.dumps(dict(algorithm.config))
+
+
+@every_scheduled
+def test_a_schedule_may_return_a_python_number(case, key):
+    # As `optax.constant_schedule` does.
+    algorithm = case.make(TREE_POSTERIOR, optax.constant_schedule(0.05))
+    _, info = jax.jit(algorithm.step)(key, algorithm.init(key, tree_params()), tree_batch())
+    assert info.step_size == jnp.float32(0.05)
+
+
+@every_algorithm
+def test_config_is_json(case):
+    config = json.loads(json.dumps(dict(case.make(TREE_POSTERIOR, np.float64(1e-2)).config)))
+    assert config["name"] in CASES
+    assert config["step_size"] == 1e-2
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("make, adapt_after_warmup", [(sx.smile, False), (sx.psmile, False), (sx.psmile, True)])
+def test_tuned_step_size_moves_in_warmup_and_then_stays(make, adapt_after_warmup):
+    result = sx.sample(
+        jax.random.key(0), make(POSTERIOR, 0.2, adapt_after_warmup=adapt_after_warmup), ROWS,
+        jnp.asarray(MEAN, jnp.float32), num_chains=2, num_warmup=300, num_samples=300, batch_size=BATCH_SIZE,
+        progress_bar=False,
+    )  # fmt: skip
+    for warm, sampled in zip(result.warmup_info.step_size, result.info.step_size, strict=True):
+        assert len(np.unique(warm)) > 5
+        assert (len(np.unique(sampled)) > 5) if adapt_after_warmup else (len(np.unique(sampled)) == 1)
+    # A step is undone now and then, by the very rule.
+    assert 0.9 < result.info.accepted.mean() < 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Eight simulated devices: `python test_samplers.py` is run by the test below
+
+
+def compare_with_one_device():
+    """Every algorithm's steps with the batch spread over eight devices, against the same steps on one."""
+    assert jax.device_count() == 8
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    batch = tree_batch()
+    for name, case in CASES.items():
+        algorithm = case.make(TREE_POSTERIOR, 1e-2)
+        start = jax.jit(algorithm.init)(jax.random.key(0), tree_params())
+        step = jax.jit(algorithm.step)
+
+        def run(state, batch, step=step):
+            for i in range(4):
+                state, info = step(jax.random.key(i), state, batch)
+            return state, info
+
+        spread = jax.device_put(batch, rows)
+        assert len(spread[0].sharding.device_set) == 8
+        state, info = run(jax.device_put(start, everywhere), spread)
+        assert info.accepted == 1
+        close((state, info), run(start, batch))
+        print("same:", name)
+
+
+@pytest.mark.once
+def test_eight_devices_take_the_same_steps_as_one():
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    run = subprocess.run(
+        [sys.executable, Path(__file__).resolve()],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split("\n")[:-1] == [f"same: {name}" for name in CASES]
+
+
+if __name__ == "__main__":
+    compare_with_one_device()
