@@ -18,9 +18,10 @@ def folder(tmp_path):
 
 def test_splits_are_disjoint_complete_and_standardised(folder):
     parts = sx.datasets.uci("airfoil", folder[0], seed=2)
-    assert [len(y) for _, y in parts] == [28, 4, 8]
+    # 0.7 + 0.1 is a little below 0.8 in binary, and the paper's splits are cut that way.
+    assert [len(y) for _, y in parts] == [28, 3, 9]
     together = np.concatenate([np.column_stack([x, y]) for x, y in parts])
-    np.testing.assert_allclose(together.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(together.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(together.std(0), 1, rtol=1e-5)
     table = folder[1]
     np.testing.assert_allclose(

@@ -16,7 +16,7 @@ import pytest
 import smilax as sx
 
 ROOT = Path(__file__).resolve().parent.parent
-# The names of DESIGN section 4 that exist so far.
+# The planned names that exist so far.
 PROMISED = """Posterior Network from_equinox bnn smile smile_naive psmile psmile_naive mclmc train_ensemble sample
 predict""".split()
 PROMISED_MODULES = "likelihoods metrics models priors".split()

@@ -158,7 +158,7 @@ def kick_first(
     """Kick λε · drift ε/2 · kick (1 − 2λ)ε · drift ε/2 · kick λε: the published integrator.
 
     Its first kick uses `cached`, the gradient left by the previous step on the *previous* batch; zeros skip it. The
-    energy error is taken on the current batch alone, between its two gradients b and c (DESIGN 1.1):
+    energy error is taken on the current batch alone, between its two gradients b and c (see docs/theory.md):
     ΔK_b((1−2λ)ε) − ΔK_b((¾−2λ)ε) + ΔK_c(ε/4) − [log p(x₂) − log p(x₁)].
     """
     eps = step_size
@@ -193,7 +193,7 @@ def drift_first(
 ) -> Step:
     """Drift λε · kick ε/2 · drift (1 − 2λ)ε · kick ε/2 · drift λε: both gradients belong to the current batch.
 
-    The energy error counts the same length, (1 − 2λ)ε, of kick as of drift between the two gradients (DESIGN 1.1):
+    The energy error counts the same length, (1 − 2λ)ε, of kick as of drift between the two gradients:
     [ΔK₁(ε/2) − ΔK₁(λε)] + ΔK₂((½ − λ)ε) − [log p(x₂) − log p(x₁)] − ξᵀ(x₂ − x₁). When the kicks are stretched, it is
     still the last (½ − λ)ε of the first that counts.
 
@@ -204,7 +204,7 @@ def drift_first(
         geometry: the mass matrix.
         step_size: ε, shape `()`.
         noise: ξ, a pytree like `params` that is added to both gradients, or None.
-        stretch: factor on the length of both kicks (the noise correction 1 + 0.32 ε/L_eff of DESIGN 1.2).
+        stretch: factor on the length of both kicks (the noise correction 1 + 0.32 ε/L_eff of docs/theory.md).
         first_value_and_grad: takes the place of `value_and_grad` at the first point; there, and only there, the
             position is independent of the batch.
     """

@@ -26,7 +26,7 @@ def reliability(predictions: Mapping[str, Any], y: Any, *, num_bins: int = 10, a
     Args:
         predictions: `Prediction`s by label.
         y: class labels, shape `(rows,)`.
-        num_bins: equal-width bins of confidence; empty ones are left out.
+        num_bins: equal-width bins of confidence; those with fewer than five rows say nothing and are left out.
         ax: matplotlib axes.
 
     Example:
@@ -39,8 +39,8 @@ def reliability(predictions: Mapping[str, Any], y: Any, *, num_bins: int = 10, a
     ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--")
     for color, (label, prediction) in zip(COLORS, predictions.items(), strict=False):
         curve = metrics.reliability_curve(prediction, y, num_bins)
-        filled = np.asarray(curve.num_rows) > 0
-        error = metrics.ece(prediction, y, num_bins)
+        filled = np.asarray(curve.num_rows) >= 5
+        error = metrics.ece(prediction, y)
         ax.plot(
             np.asarray(curve.confidence)[filled],
             np.asarray(curve.accuracy)[filled],
@@ -142,6 +142,6 @@ def uncertainty(known: Mapping[str, Any], unknown: Mapping[str, Any], *, ax: Any
             text = f"{label}, {name}" + (f" (AUROC {area:.3f})" if name == "seen" else "")
             ax.step(values, share, linestyle=style, color=color, label=text, where="post")
     ax.set(xscale="log", xlabel="mutual information, nats", ylabel="share of rows", title="Epistemic uncertainty")
-    ax.set(xlim=(1e-5, 2), ylim=(0, 1.02))
+    ax.set(xlim=(1e-7, 4), ylim=(0, 1.02))
     ax.legend(frameon=False, fontsize="small", loc="upper left")
     return ax

@@ -26,7 +26,7 @@ class LogDensity(NamedTuple):
     scale: jax.Array
 
     def minus(self, other: "LogDensity") -> jax.Array:
-        """`self.total - other.total` on one batch, summed from per-example differences (DESIGN 1.1)."""
+        """`self.total - other.total` on one batch, summed from per-example differences (see docs/theory.md)."""
         return (self.log_prior - other.log_prior) + self.scale * jnp.sum(self.log_likelihood - other.log_likelihood)
 
 

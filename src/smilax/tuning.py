@@ -8,7 +8,7 @@ from jax.scipy.special import ndtri
 
 
 class QuantileRule(NamedTuple):
-    """The published energy-quantile tuner (arXiv 2602.06500; DESIGN 2).
+    """The published energy-quantile tuner (arXiv 2602.06500).
 
     The energy errors E = |ΔE| of recent steps have exponential mean μ and variance σ²; a Gamma law of shape
     k = μ²/σ² and scale θ = σ²/μ is fitted to them, with quantiles by Wilson and Hilferty (1931),
@@ -18,7 +18,7 @@ class QuantileRule(NamedTuple):
     The rule compares E with its own recent past, so it has no fixed point in the step size: where E has a heavier
     tail than a Gamma law the step size drifts down for as long as the rule is on.
 
-    Departures from the paper: E is taken on one batch (between batches it is batch noise, DESIGN 1.1), q is clipped
+    Departures from the paper: E is taken on one batch (between batches it is batch noise, docs/theory.md), q is clipped
     at 0 (its cube is negative for k < 0.57), the moments' start is corrected with β itself, and a step whose energy is
     not finite is undone and shrinks the step size without entering the moments.
 
@@ -99,7 +99,7 @@ def quantile_update(
 
 
 class VarianceRule(NamedTuple):
-    """Steers the step size to an energy error of given variance (EEVPD; Robnik et al. 2023, DESIGN 1.3).
+    """Steers the step size to an energy error of given variance (EEVPD; Robnik et al. 2023, docs/theory.md).
 
     Steps are taken in blocks. EEVPD = Var(ΔE)/d of a block is proportional to ε⁶ on a smooth target, so after a block
 

@@ -18,7 +18,7 @@ class Info(NamedTuple):
 
     Attributes:
         log_density: mini-batch log density at the last gradient evaluation, in nats, shape `()`.
-        energy_error: same-batch energy error of the step, in nats (DESIGN 1.1); NaN for samplers without an energy.
+        energy_error: same-batch energy error of the step, in nats; NaN for samplers without an energy.
         step_size: the step size used.
         accepted: 1.0, or 0.0 where a guardrail rejected the step; averaged over the steps that a draw summarises.
     """

@@ -3,7 +3,7 @@
 The mass matrix is the covariance of the gradient noise plus a damping, M ∝ Σ̂ + Λ, and the damping is matched by noise
 that is added to the gradient, ξ ~ N(0, fΛ): the noise in the metric is then isotropic for any Λ, which is the
 condition under which stochastic microcanonical dynamics have the right stationary law (Proposition 1 of arXiv
-2602.06500; DESIGN 1.3 gives the derivation step by step).
+2602.06500; see docs/theory.md).
 """
 
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from smilax.posterior import LogDensity, Posterior
 from smilax.samplers.base import SamplingAlgorithm, check_params, check_positive
 from smilax.tuning import VarianceRule, VarianceState, variance_init, variance_update
 
-# Variance inflation per ε/L_eff that batch noise leaves behind (DESIGN 1.2).
+# Variance inflation per ε/L_eff that batch noise leaves behind (see docs/theory.md).
 INFLATION = 0.32
 # What the kick correction leaves of an inflation r is about this times r² (measured: 3.2 % became 0.1 %, 9.1 % 1.1 %).
 RESIDUAL = 1.2
