@@ -24,8 +24,8 @@ class Batches:
             stay uint8 until the model uses them.
         order: `"independent"` draws a fresh batch at each step, which is what makes batch noise usable as the
             sampler's randomness; `"epochs"` walks through shuffled epochs that visit every row, as the paper does. Over
-            an epoch the noise sums to zero, and posterior variances in the data's directions come out two to
-            four times too small (docs/theory.md): use it for reproduction only. Where B does not divide N the last batch
+            an epoch the noise sums to zero, and posterior variances in the data's directions come out two to four
+            times too small (docs/theory.md): use it for reproduction only. Where B does not divide N the last batch
             of an epoch is completed with rows from its start.
         replacement: whether an independent batch may hold a row twice. Without (the default) a batch of all N rows
             is the full data set and has no noise.
