@@ -347,3 +347,14 @@ def test_one_compilation_serves_a_vmap(likelihood):
     value = jax.jit(jax.vmap(lambda p, o: likelihood.log_prob(p, o, y)))(params, outputs)
     assert value.shape == (3, 5)
     assert value.dtype == outputs.dtype
+
+
+@pytest.mark.parametrize("rate", [3.0, 400.0, 600.0, 1e4, 1e6])
+def test_poisson_distribution_function_at_any_rate(rate):
+    sd = np.sqrt(rate)
+    counts = np.floor(np.maximum(rate + sd * np.array([-4.0, -2.0, -0.5, 0.0, 0.5, 2.0, 4.0]), 0))
+    outputs = jnp.full(len(counts), np.log(rate))
+    exact = st.poisson.cdf(counts, np.exp(np.asarray(outputs, np.float64)))
+    got = lk.Poisson().cdf({}, outputs, jnp.asarray(counts, outputs.dtype))
+    # In float32 the log rate itself is known to one part in 10⁷ of its size, √rate times that in the argument.
+    np.testing.assert_allclose(got, exact, atol=2e-5 + 4 * float(jnp.finfo(outputs.dtype).eps) * np.log(rate) * sd)
