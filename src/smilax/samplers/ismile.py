@@ -356,7 +356,8 @@ def _when(condition: jax.Array, function: Any, state: Any) -> Any:
         state = jax.tree.map(lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *x.shape)), state, state_batched)
 
         def some(state):
-            new = jax.vmap(function)(state)
+            # One chain after another: with batched LAPACK calls XLA's CPU client was seen to wait for ever.
+            new = jax.lax.map(function, state)
             return jax.tree.map(
                 lambda a, b: jnp.where(condition.reshape((-1,) + (1,) * (a.ndim - 1)), a, b), new, state
             )

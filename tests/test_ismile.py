@@ -1,0 +1,81 @@
+"""ismile against closed forms. It is not exported yet; the rest of its truth suite is to come."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import smilax as sx
+from smilax.samplers.ismile import half_batch_gradients, ismile
+
+pytestmark = pytest.mark.once
+RNG = np.random.default_rng(0)
+N, D, SIGMA = 400, 8, 0.7
+X = (RNG.normal(size=(N, D)) @ (np.eye(D) + 0.6 * RNG.normal(size=(D, D)) / np.sqrt(D))).astype(np.float32)
+Y = (X @ RNG.normal(size=D) + SIGMA * RNG.normal(size=N)).astype(np.float32)
+POSTERIOR = sx.Posterior(
+    log_prior=lambda w: -0.5 * jnp.sum(w**2),
+    log_likelihood=lambda w, batch: -0.5 * ((batch[1] - batch[0] @ w) / SIGMA) ** 2,
+    num_data=N,
+)
+COVARIANCE = np.linalg.inv(X.T.astype(np.float64) @ X / SIGMA**2 + np.eye(D))
+MEAN = COVARIANCE @ (X.T.astype(np.float64) @ Y / SIGMA**2)
+
+
+def run(start, posterior=POSTERIOR):
+    return sx.sample(
+        jax.random.key(0), ismile(posterior, initial_step_size=start), (X, Y), jnp.zeros(D, jnp.float32),
+        num_chains=4, num_warmup=6000, num_samples=12_000, thinning=4, batch_size=40, progress_bar=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("start", [1e-6, 10.0])
+def test_linear_regression_from_any_start_of_the_step_size(start):
+    draws = run(start).draws.reshape(-1, D).astype(np.float64)
+    np.testing.assert_allclose(draws.var(0) / np.diag(COVARIANCE), 1, atol=0.15)
+    assert (np.abs(draws.mean(0) - MEAN) < 0.15 * np.sqrt(np.diag(COVARIANCE))).all()
+
+
+def test_the_same_check_fails_at_the_wrong_temperature():
+    hot = sx.Posterior(POSTERIOR.log_prior, lambda w, batch: 0.7 * POSTERIOR.log_likelihood(w, batch), N)
+    draws = run(1e-2, hot).draws.reshape(-1, D).astype(np.float64)
+    assert np.median(draws.var(0) / np.diag(COVARIANCE)) > 1.15
+
+
+def test_noise_draws_have_the_covariance_of_the_gradient_noise():
+    w = jnp.asarray(MEAN, jnp.float32)
+    data = (jnp.asarray(X), jnp.asarray(Y))
+    batches = sx.Batches(data, replacement=True)
+
+    def one(i):
+        batch = batches.draw(data, jax.random.key(3), i, 40)
+        _, gradient, draw = half_batch_gradients(POSTERIOR, w, batch)
+        return gradient, draw
+
+    gradients, draws = jax.jit(jax.vmap(one))(jnp.arange(20_000))
+    noise = np.cov(np.asarray(gradients, np.float64).T)
+    half = np.asarray(draws, np.float64).T @ np.asarray(draws, np.float64) / len(draws)
+    spread = np.sqrt(np.diag(noise))
+    np.testing.assert_allclose(half / spread[:, None] / spread, noise / spread[:, None] / spread, atol=0.06)
+
+
+def test_shuffled_epochs_and_the_wrong_replacement_are_refused():
+    settings = {"num_chains": 1, "num_warmup": 1, "num_samples": 1, "batch_size": 40}
+    for source, message in (
+        (sx.Batches((X, Y), order="epochs"), "independent from step to step"),
+        (sx.Batches((X, Y), replacement=True), "replacement=False"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sx.sample(jax.random.key(0), ismile(POSTERIOR), source, jnp.zeros(D), **settings)
+
+
+def test_chains_together_factor_a_kronecker_geometry():
+    # Batched eigenproblems of side 64 once made XLA wait for ever here.
+    posterior = sx.bnn(sx.models.mlp(64, 2, hidden=(8,)), sx.likelihoods.Categorical(), sx.priors.Normal(0.0, 1.0), 60)
+    data = RNG.normal(size=(60, 64)).astype(np.float32), RNG.integers(0, 2, size=60).astype(np.int32)
+    result = sx.sample(
+        jax.random.key(0), ismile(posterior, geometry="kronecker"), data, posterior.init(jax.random.key(1)),
+        num_chains=4, num_warmup=60, num_samples=10, batch_size=20, progress_bar=False,
+    )  # fmt: skip
+    assert np.isfinite(result.info.log_density).all()
+    assert (result.state.chains.factored > 2).all()
