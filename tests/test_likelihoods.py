@@ -22,7 +22,7 @@ def as_default(x):
     return jnp.asarray(x, jnp.result_type(float))
 
 
-def close(a, b, tolerance=TOLERANCE):
+def assert_close(a, b, tolerance=TOLERANCE):
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
 
 
@@ -44,11 +44,11 @@ HOWS = ["fixed", "learned", "input"]
 def test_gaussian_agrees_with_scipy(how):
     likelihood, params, outputs, scale = scaled(lk.Gaussian, how)
     truth = st.norm(LOC[:, 0], scale)
-    close(likelihood.log_prob(params, outputs, as_default(Y)), truth.logpdf(Y))
-    close(likelihood.cdf(params, outputs, as_default(Y)), truth.cdf(Y))
+    assert_close(likelihood.log_prob(params, outputs, as_default(Y)), truth.logpdf(Y))
+    assert_close(likelihood.cdf(params, outputs, as_default(Y)), truth.cdf(Y))
     mean, variance = likelihood.mean_and_variance(params, outputs)
-    close(mean, truth.mean())
-    close(variance, truth.var())
+    assert_close(mean, truth.mean())
+    assert_close(variance, truth.var())
 
 
 @pytest.mark.parametrize("df", [2.5, 4.0, 30.0])
@@ -56,17 +56,17 @@ def test_gaussian_agrees_with_scipy(how):
 def test_student_t_agrees_with_scipy(how, df):
     likelihood, params, outputs, scale = scaled(lk.StudentT, how, df=df)
     truth = st.t(df, LOC[:, 0], scale)
-    close(likelihood.log_prob(params, outputs, as_default(Y)), truth.logpdf(Y))
-    close(likelihood.cdf(params, outputs, as_default(Y)), truth.cdf(Y))
+    assert_close(likelihood.log_prob(params, outputs, as_default(Y)), truth.logpdf(Y))
+    assert_close(likelihood.cdf(params, outputs, as_default(Y)), truth.cdf(Y))
     mean, variance = likelihood.mean_and_variance(params, outputs)
-    close(mean, truth.mean())
-    close(variance, truth.var())
+    assert_close(mean, truth.mean())
+    assert_close(variance, truth.var())
 
 
 def test_student_t_cdf_at_the_centre_and_far_out():
     value = np.array([-1e4, -30.0, -1.0, -1e-4, 0.0, 1e-4, 1.0, 30.0, 1e4])
     found = lk.StudentT(df=4.0, scale=1.0).cdf({}, jnp.zeros(9), as_default(value))
-    close(found, st.t(4.0).cdf(value), 1e-6)
+    assert_close(found, st.t(4.0).cdf(value), 1e-6)
     np.testing.assert_allclose(found[:2], st.t(4.0).cdf(value[:2]), rtol=1e-4)
 
 
@@ -74,19 +74,19 @@ def test_categorical_agrees_with_scipy():
     logits, y = as_default(RNG.normal(size=(B, 4)) * 3), np.arange(B) % 4
     likelihood = lk.Categorical()
     p = np.asarray(likelihood.probs({}, logits))
-    close(p.sum(1), np.ones(B))
+    assert_close(p.sum(1), np.ones(B))
     truth = scipy.special.log_softmax(np.asarray(logits, float), axis=1)[np.arange(B), y]
     for dtype in (np.int32, np.uint8):
-        close(likelihood.log_prob({}, logits, jnp.asarray(y, dtype)), truth, 1e-5)
+        assert_close(likelihood.log_prob({}, logits, jnp.asarray(y, dtype)), truth, 1e-5)
     mean, variance = likelihood.mean_and_variance({}, logits)
-    close(mean, p)
-    close(variance, p * (1 - p))
+    assert_close(mean, p)
+    assert_close(variance, p * (1 - p))
 
 
 def test_categorical_sums_over_tokens():
     logits, y = as_default(RNG.normal(size=(B, 3, 4))), jnp.asarray(RNG.integers(0, 4, (B, 3)))
     parts = [lk.Categorical().log_prob({}, logits[:, t], y[:, t]) for t in range(3)]
-    close(lk.Categorical().log_prob({}, logits, y), sum(parts))
+    assert_close(lk.Categorical().log_prob({}, logits, y), sum(parts))
     lk.Categorical().check(np.asarray(y), logits.shape)
 
 
@@ -103,24 +103,24 @@ def test_bernoulli_agrees_with_scipy():
     likelihood = lk.Bernoulli()
     truth = st.bernoulli(1 / (1 + np.exp(-np.asarray(logits[:, 0], float))))
     for targets in (y, y.astype(bool), y.astype(float)):
-        close(likelihood.log_prob({}, logits, jnp.asarray(targets)), truth.logpmf(y))
+        assert_close(likelihood.log_prob({}, logits, jnp.asarray(targets)), truth.logpmf(y))
     mean, variance = likelihood.mean_and_variance({}, logits)
-    close(mean, truth.mean())
-    close(variance, truth.var())
-    close(likelihood.probs({}, logits), np.stack([1 - truth.mean(), truth.mean()], 1))
+    assert_close(mean, truth.mean())
+    assert_close(variance, truth.var())
+    assert_close(likelihood.probs({}, logits), np.stack([1 - truth.mean(), truth.mean()], 1))
 
 
 def test_poisson_agrees_with_scipy():
     log_rate, y = as_default(RNG.normal(size=(B, 1))), RNG.integers(0, 6, B)
     truth = st.poisson(np.exp(np.asarray(log_rate[:, 0], float)))
     likelihood = lk.Poisson()
-    close(likelihood.log_prob({}, log_rate, jnp.asarray(y)), truth.logpmf(y))
+    assert_close(likelihood.log_prob({}, log_rate, jnp.asarray(y)), truth.logpmf(y))
     for shift in (-0.5, 0.0, 0.5):
-        close(likelihood.cdf({}, log_rate, as_default(y + shift)), truth.cdf(y + shift), 1e-5)
-    close(likelihood.cdf({}, log_rate, as_default(np.full(B, -1.0))), np.zeros(B))
+        assert_close(likelihood.cdf({}, log_rate, as_default(y + shift)), truth.cdf(y + shift), 1e-5)
+    assert_close(likelihood.cdf({}, log_rate, as_default(np.full(B, -1.0))), np.zeros(B))
     mean, variance = likelihood.mean_and_variance({}, log_rate)
-    close(mean, truth.mean())
-    close(variance, truth.var())
+    assert_close(mean, truth.mean())
+    assert_close(variance, truth.var())
 
 
 CASES = {
@@ -244,7 +244,7 @@ def test_scale_from_the_input_takes_two_outputs_a_target(family):
 
 def test_several_targets_sum_to_one_value_an_example():
     outputs, y = as_default(RNG.normal(size=(B, 3))), as_default(RNG.normal(size=(B, 3)))
-    close(lk.Gaussian(scale=0.7).log_prob({}, outputs, y), st.norm(outputs, 0.7).logpdf(y).sum(1), 1e-5)
+    assert_close(lk.Gaussian(scale=0.7).log_prob({}, outputs, y), st.norm(outputs, 0.7).logpdf(y).sum(1), 1e-5)
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 1), (5, 4, 1)])
@@ -256,12 +256,14 @@ def test_categorical_refuses_other_shapes(shape):
 def test_fit_residual_of_a_gaussian_is_the_root_mean_square():
     likelihood, params, outputs, _ = scaled(lk.Gaussian, "learned")
     fitted = likelihood.fit_residual(params, outputs, as_default(Y))
-    close(np.exp(fitted["log_scale"]), np.sqrt(np.mean((Y - LOC[:, 0]) ** 2)), 1e-5)
+    assert_close(np.exp(fitted["log_scale"]), np.sqrt(np.mean((Y - LOC[:, 0]) ** 2)), 1e-5)
     weight = np.arange(B) + 1.0
     fitted = likelihood.fit_residual(params, outputs, as_default(Y), as_default(weight))
-    close(np.exp(fitted["log_scale"]), np.sqrt(np.average((Y - LOC[:, 0]) ** 2, weights=weight)), 1e-5)
+    assert_close(np.exp(fitted["log_scale"]), np.sqrt(np.average((Y - LOC[:, 0]) ** 2, weights=weight)), 1e-5)
     outputs, y = as_default(RNG.normal(size=(B, 3))), as_default(RNG.normal(size=(B, 3)))
-    close(np.exp(likelihood.fit_residual(params, outputs, y)["log_scale"]), np.sqrt(np.mean((y - outputs) ** 2)), 1e-5)
+    assert_close(
+        np.exp(likelihood.fit_residual(params, outputs, y)["log_scale"]), np.sqrt(np.mean((y - outputs) ** 2)), 1e-5
+    )
     exact = likelihood.fit_residual(params, outputs, outputs)["log_scale"]
     assert np.isfinite(exact)
 
@@ -271,7 +273,7 @@ def test_fit_residual_of_a_student_t_is_the_maximum_likelihood_scale(df):
     y = st.t(df).rvs(size=400, random_state=1) * 3.0
     y[0] = 1e3
     fitted = lk.StudentT(df=df).fit_residual({"log_scale": jnp.zeros(())}, jnp.zeros(400), as_default(y))
-    close(np.exp(fitted["log_scale"]), st.t.fit(y, fix_df=df, floc=0.0)[2], 1e-3)
+    assert_close(np.exp(fitted["log_scale"]), st.t.fit(y, fix_df=df, floc=0.0)[2], 1e-3)
 
 
 def test_fit_residual_leaves_what_is_not_learned():

@@ -1,5 +1,6 @@
 """Likelihoods of real-valued targets: a location and a scale."""
 
+import abc
 import math
 from dataclasses import dataclass
 
@@ -63,9 +64,9 @@ class _LocationScale(Likelihood):
         self._check_outputs(tuple(output_shape), y.shape)
         check_finite("y", y)
 
+    @abc.abstractmethod
     def _fit_variance(self, square, weight):
         """The square of the scale of largest likelihood; the weights have the squares' shape and sum to one."""
-        raise NotImplementedError
 
     def fit_residual(self, params, outputs, y, weight=None):
         if self.scale is not None:
