@@ -1,4 +1,4 @@
-"""ismile against closed forms. It is not exported yet; the rest of its truth suite is to come."""
+"""ismile against closed forms."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import smilax as sx
-from smilax.samplers.ismile import half_batch_gradients, ismile
+from smilax.noise import half_batch_gradients
 
 pytestmark = pytest.mark.once
 RNG = np.random.default_rng(0)
@@ -24,7 +24,7 @@ MEAN = COVARIANCE @ (X.T.astype(np.float64) @ Y / SIGMA**2)
 
 def run(start, posterior=POSTERIOR):
     return sx.sample(
-        jax.random.key(0), ismile(posterior, initial_step_size=start), (X, Y), jnp.zeros(D, jnp.float32),
+        jax.random.key(0), sx.ismile(posterior, initial_step_size=start), (X, Y), jnp.zeros(D, jnp.float32),
         num_chains=4, num_warmup=6000, num_samples=12_000, thinning=4, batch_size=40, progress_bar=False,
     )  # fmt: skip
 
@@ -66,7 +66,7 @@ def test_shuffled_epochs_and_the_wrong_replacement_are_refused():
         (sx.Batches((X, Y), replacement=True), "replacement=False"),
     ):
         with pytest.raises(ValueError, match=message):
-            sx.sample(jax.random.key(0), ismile(POSTERIOR), source, jnp.zeros(D), **settings)
+            sx.sample(jax.random.key(0), sx.ismile(POSTERIOR), source, jnp.zeros(D), **settings)
 
 
 def test_chains_together_factor_a_kronecker_geometry():
@@ -74,7 +74,7 @@ def test_chains_together_factor_a_kronecker_geometry():
     posterior = sx.bnn(sx.models.mlp(64, 2, hidden=(8,)), sx.likelihoods.Categorical(), sx.priors.Normal(0.0, 1.0), 60)
     data = RNG.normal(size=(60, 64)).astype(np.float32), RNG.integers(0, 2, size=60).astype(np.int32)
     result = sx.sample(
-        jax.random.key(0), ismile(posterior, geometry="kronecker"), data, posterior.init(jax.random.key(1)),
+        jax.random.key(0), sx.ismile(posterior, geometry="kronecker"), data, posterior.init(jax.random.key(1)),
         num_chains=4, num_warmup=60, num_samples=10, batch_size=20, progress_bar=False,
     )  # fmt: skip
     assert np.isfinite(result.info.log_density).all()

@@ -27,6 +27,7 @@ ORDER = """
     likelihoods
     posterior
     bnn
+    noise
     geometry
     microcanonical
     tuning
@@ -52,7 +53,7 @@ ORDER = """
     cli
 """.split()
 # The core may be used, and read, without the machinery that runs it.
-CORE = "trees packing network priors likelihoods posterior geometry microcanonical tuning".split()
+CORE = "trees packing network priors likelihoods posterior noise geometry microcanonical tuning".split()
 MACHINERY = """samplers data validation progress chains store sampling ensemble predict metrics diagnostics plots report
     smilax demo cli""".split()
 # Import name -> name of the distribution that pyproject.toml lists.

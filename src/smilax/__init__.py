@@ -15,6 +15,7 @@ from smilax.predict import Prediction as Prediction
 from smilax.predict import predict as predict
 from smilax.samplers import Info as Info
 from smilax.samplers import SamplingAlgorithm as SamplingAlgorithm
+from smilax.samplers import ismile as ismile
 from smilax.samplers import mclmc as mclmc
 from smilax.samplers import psmile as psmile
 from smilax.samplers import psmile_naive as psmile_naive
@@ -56,6 +57,7 @@ __all__ = [
     "datasets",
     "from_equinox",
     "geometry",
+    "ismile",
     "likelihoods",
     "mclmc",
     "metrics",

@@ -16,8 +16,9 @@ from smilax import trees
 from smilax.geometry.base import Geometry
 from smilax.geometry.choice import NAMES, noise_estimate
 from smilax.microcanonical import draw_velocity, drift_first, normalize, refresh
+from smilax.noise import half_batch_gradients, rows
 from smilax.packing import spread, unpack
-from smilax.posterior import LogDensity, Posterior
+from smilax.posterior import Posterior
 from smilax.samplers.base import SamplingAlgorithm, check_params, check_positive
 from smilax.tuning import VarianceRule, VarianceState, variance_init, variance_update
 
@@ -84,36 +85,6 @@ class IsmileState(NamedTuple):
     factored: jax.Array
 
 
-def half_batch_gradients(posterior: Posterior, params: Any, batch: Any) -> tuple[LogDensity, Any, Any]:
-    """Log density and gradient on a batch, and a draw of the gradient noise.
-
-    With gradients g_a and g_b on two parts of the batch, n_a + n_b = B, the gradient is (n_a g_a + n_b g_b)/B and
-    √(n_a n_b)/B · (g_a − g_b) has the covariance of its noise (that of draws with replacement) and mean zero.
-    """
-    size = rows(batch)
-    if size < 2:
-        raise ValueError(f"batch_size must be at least 2 for an estimate of the gradient noise, got {size}")
-    first = size // 2
-    parts = [
-        (first, jax.tree.map(lambda x: x[:first], batch)),
-        (size - first, jax.tree.map(lambda x: x[first:], batch)),
-    ]
-    (value_a, a), (value_b, b) = [posterior.value_and_grad(params, part) for _, part in parts]
-    share = first / size
-    gradient = jax.tree.map(lambda x, y: share * x + (1 - share) * y, a, b)
-    root = (share * (1 - share)) ** 0.5
-    draw = jax.tree.map(lambda x, y: root * (x - y), a, b)
-    log_likelihood = jnp.concatenate([value_a.log_likelihood, value_b.log_likelihood])
-    total = share * value_a.total + (1 - share) * value_b.total
-    scale = jnp.asarray(posterior.num_data / size, log_likelihood.dtype)
-    return LogDensity(total, value_a.log_prior, log_likelihood, scale), gradient, draw
-
-
-def rows(batch: Any) -> int:
-    """B, the number of examples in a batch."""
-    return jax.tree.leaves(batch)[0].shape[0]
-
-
 def ismile(
     posterior: Posterior,
     *,
@@ -156,9 +127,8 @@ def ismile(
 
     Example:
         >>> import jax.numpy as jnp, smilax as sx
-        >>> from smilax.samplers.ismile import ismile
         >>> posterior = sx.Posterior(lambda x: -0.5 * jnp.sum(x**2), lambda x, batch: batch @ x, 100)
-        >>> ismile(posterior).config["geometry"]
+        >>> sx.ismile(posterior).config["geometry"]
         'auto'
     """
     if geometry not in NAMES:
