@@ -29,6 +29,8 @@ if _TYPE_CHECKING:
     from smilax import metrics as metrics
     from smilax import models as models
     from smilax import plots as plots
+    from smilax.diagnostics import Diagnosis as Diagnosis
+    from smilax.diagnostics import diagnose as diagnose
     from smilax.ensemble import train_ensemble as train_ensemble
     from smilax.interop.equinox import from_equinox as from_equinox
 
@@ -36,7 +38,9 @@ __version__ = "0.1.0"
 
 # Loaded on first use: what they stand on takes longer to import than everything above.
 _LAZY = {
+    "Diagnosis": "smilax.diagnostics",
     "datasets": "smilax.datasets",
+    "diagnose": "smilax.diagnostics",
     "from_equinox": "smilax.interop.equinox",
     "metrics": "smilax.metrics",
     "models": "smilax.models",
@@ -46,6 +50,7 @@ _LAZY = {
 
 __all__ = [
     "Batches",
+    "Diagnosis",
     "Info",
     "Network",
     "NetworkPosterior",
@@ -55,6 +60,7 @@ __all__ = [
     "SamplingAlgorithm",
     "bnn",
     "datasets",
+    "diagnose",
     "from_equinox",
     "geometry",
     "ismile",

@@ -1,0 +1,188 @@
+"""`diagnose`: one look at a run."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from smilax.data import Batches, as_batches
+from smilax.diagnostics.chain_rows import convergence_rows, lost_row
+from smilax.diagnostics.isotropy import NoiseLaw, kernel_metric, noise_law
+from smilax.diagnostics.kernel_rows import (
+    energy_row,
+    isotropy_row,
+    leaves_row,
+    level_row,
+    radius_row,
+    rejects_row,
+    step_row,
+)
+from smilax.diagnostics.quantities import watched
+from smilax.diagnostics.table import Diagnosis, Row, missing
+from smilax.samplers.base import SamplingAlgorithm
+from smilax.samplers.ismile import IsmileState
+from smilax.sampling import Result
+from smilax.validation import check_count
+
+
+def diagnose(
+    result: Result,
+    algorithm: SamplingAlgorithm | None = None,
+    data: Any = None,
+    *,
+    inputs: Any = None,
+    key: jax.Array | None = None,
+    num_noise: int = 1024,
+) -> Diagnosis:
+    """Whether a run did what the sampler's theory asks, and whether its chains agree.
+
+    What each row means, where its bound comes from and what to do is in docs/diagnostics.md. Rows on the noise take
+    `num_noise` fresh gradients on batches, at places spread over the chains' draws, and are left out if `algorithm` or
+    `data` is not given. R-hat and effective sample size are those of a network's predictions, of the parameters of any
+    other posterior of up to 64, or of 32 fixed random projections of more.
+
+    Args:
+        result: what `sx.sample` returned.
+        algorithm: the sampler it was given.
+        data: the data it was given, arrays or `sx.Batches`.
+        inputs: where a network's predictions are looked at, rows on the leading axis, of which up to 64 are taken; None
+            takes rows of `data`.
+        key: JAX random key of the noise draws; None takes a fixed one.
+        num_noise: noise draws over all chains.
+
+    Raises:
+        TypeError: if `result` or `algorithm` is something else, or `num_noise` is no integer.
+        ValueError: if `algorithm` or `data` is not that of the run, or `num_noise` is less than 16.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpy as np, smilax as sx
+        >>> posterior = sx.Posterior(
+        ...     log_prior=lambda mean: -0.5 * jnp.sum(mean**2),
+        ...     log_likelihood=lambda mean, x: -0.5 * jnp.sum((x - mean) ** 2, axis=-1),
+        ...     num_data=100,
+        ... )
+        >>> x = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
+        >>> algorithm = sx.ismile(posterior)
+        >>> result = sx.sample(
+        ...     jax.random.key(0), algorithm, x, jnp.zeros(3), num_chains=4, num_warmup=1000, num_samples=2000,
+        ...     batch_size=20, progress_bar=False,
+        ... )
+        >>> diagnosis = sx.diagnose(result, algorithm, x)
+        >>> diagnosis["rejects"].verdict
+        'ok'
+    """
+    if not isinstance(result, Result):
+        raise TypeError(f"result must be what sx.sample returned, got {type(result).__name__}")
+    num_noise = check_count("num_noise", num_noise, 16)
+    config = result.config["algorithm"]
+    posterior = None
+    if algorithm is not None:
+        if not isinstance(algorithm, SamplingAlgorithm):
+            raise TypeError(f"algorithm must be the SamplingAlgorithm of the run, got {type(algorithm).__name__}")
+        if algorithm.config["name"] != config["name"]:
+            raise ValueError(f"algorithm is {algorithm.config['name']}, but the run's was {config['name']}")
+        posterior = algorithm.posterior
+    batches = None if data is None else _batches_of_the_run(data, result.config)
+    batch_size = result.config["batch_size"]
+
+    rows: list[Row] = []
+    law = None
+    if result.config["batches"]["order"] == "epochs":
+        advice = "Draw independent batches, the default of sx.Batches: over an epoch the noise sums to zero."
+        rows.append(Row("batches", math.nan, "shuffled epochs", "independent", "bad", advice))
+    share = _noise_factor(result.config)
+    states = result.state.chains
+    metric = kernel_metric(states)
+    if share == 0:
+        rows.append(_noise_free(config))
+    elif posterior is None or batches is None:
+        rows.append(missing("noise isotropy", "needs algorithm and data", "Give diagnose both."))
+    elif metric is None:
+        rows.append(missing("noise isotropy", "the metric is not known", "This sampler's state has no geometry."))
+    elif batch_size < 2:
+        rows.append(missing("noise isotropy", "needs batches of two", "Take larger batches."))
+    else:
+        key = jax.random.key(0) if key is None else key
+        # Epochs too are looked at draw by draw: each batch's noise is the same, only their sum is not.
+        each = replace(batches, order="independent")
+        law = noise_law(key, posterior, states, result.draws, each, batch_size, num_noise)
+    rows += _kernel_rows(result, config, states, law, share)
+    if result.num_draws:
+        rows += _draw_rows(result, config, posterior, batches, batch_size, inputs)
+    else:
+        rows.append(missing("lost chains", "there are no draws", "Run on from the result."))
+    return Diagnosis(_title(result, config), tuple(rows))
+
+
+def _batches_of_the_run(data: Any, config: Any) -> Batches:
+    batches = as_batches(data)
+    if batches.num_rows != config["num_rows"]:
+        raise ValueError(f"data has {batches.num_rows} rows, but the run's had {config['num_rows']}")
+    wanted = config["batches"]
+    if batches.config() != wanted:
+        if isinstance(data, Batches) or wanted["transform"]:
+            raise ValueError(f"data draws batches by {batches.config()}, but the run's did by {wanted}")
+        batches = replace(batches, order=wanted["order"], replacement=wanted["replacement"])
+    return batches
+
+
+def _noise_factor(config: Any) -> float:
+    """f: 1 with replacement, 1 − B/N without."""
+    return 1.0 if config["batches"]["replacement"] else max(1 - config["batch_size"] / config["num_rows"], 0.0)
+
+
+def _noise_free(config: Any) -> Row:
+    name = "noise isotropy"
+    if config["name"] in ("ismile", "mclmc"):
+        return Row(name, 1.0, "full batch: explicit noise only", "isotropic", "ok", "Nothing to do.")
+    advice = f"Take smaller batches, or sx.ismile or sx.mclmc: {config['name']} has no randomness but batch noise."
+    return Row(name, math.nan, "full batch: no noise at all", "some noise", "bad", advice)
+
+
+def _kernel_rows(result: Result, config: Any, states: Any, law: NoiseLaw | None, factor: float) -> list[Row]:
+    info, size = result.info, result.config["num_params"]
+    ismile = isinstance(states, IsmileState)
+    share, straight, steps = 1.0, None, None
+    if ismile and info is not None and result.num_draws:
+        with np.errstate(all="ignore"):
+            lengths = np.asarray(info.decoherence, np.float64)
+            steps = np.mean(np.asarray(info.step_size, np.float64) / lengths, axis=1)
+            straight = np.mean(lengths / np.asarray(info.radius, np.float64), axis=1)
+        # 1/L = max(1/L_eff, 1/R): the part of the noise that batches make.
+        middle = float(np.median(straight))
+        share = min(1.0, 1 / middle) if middle > 0 else 1.0
+    rows = []
+    if law is not None:
+        rows += [isotropy_row(law, share), leaves_row(law, share)]
+        if ismile:
+            rows.append(level_row(law, states.scale))
+        elif info is not None and result.num_draws and not law.broken:
+            # 1/L_eff = ε f tr(Ω)/d / (2 (d − 1)), docs/theory.md.
+            step = np.mean(np.asarray(info.step_size, np.float64), axis=1)
+            rows.append(step_row(step**2 * factor * law.level / (2 * (size - 1)), config, measured=True))
+    if steps is not None and straight is not None:
+        rows += [step_row(steps, config, measured=False), radius_row(straight)]
+    return rows
+
+
+def _draw_rows(
+    result: Result, config: Any, posterior: Any, batches: Batches | None, batch_size: int, inputs: Any
+) -> list[Row]:
+    info = result.info
+    quantities = watched(result, posterior, batches, batch_size, inputs)
+    steps = result.num_chains * result.num_draws * result.config["thinning"]
+    return [
+        energy_row(info.energy_error, info.accepted, result.config["num_params"], config),
+        rejects_row(info.accepted, config),
+        *convergence_rows(quantities, steps),
+        lost_row(info.log_density, quantities),
+    ]
+
+
+def _title(result: Result, config: Any) -> str:
+    run = result.config
+    what = f"{config['name']}, {run['num_params']:,} parameters, {result.num_chains} x {result.num_draws:,} draws"
+    what += f", batches of {run['batch_size']:,} from {run['num_rows']:,}"
+    return what + (", interrupted" if result.interrupted else "")
