@@ -22,9 +22,9 @@ COVARIANCE = np.linalg.inv(X.T.astype(np.float64) @ X / SIGMA**2 + np.eye(D))
 MEAN = COVARIANCE @ (X.T.astype(np.float64) @ Y / SIGMA**2)
 
 
-def run(start, posterior=POSTERIOR):
+def run(start, posterior=POSTERIOR, **options):
     return sx.sample(
-        jax.random.key(0), sx.ismile(posterior, initial_step_size=start), (X, Y), jnp.zeros(D, jnp.float32),
+        jax.random.key(0), sx.ismile(posterior, initial_step_size=start, **options), (X, Y), jnp.zeros(D, jnp.float32),
         num_chains=4, num_warmup=6000, num_samples=12_000, thinning=4, batch_size=40, progress_bar=False,
     )  # fmt: skip
 
@@ -34,6 +34,16 @@ def test_linear_regression_from_any_start_of_the_step_size(start):
     draws = run(start).draws.reshape(-1, D).astype(np.float64)
     np.testing.assert_allclose(draws.var(0) / np.diag(COVARIANCE), 1, atol=0.15)
     assert (np.abs(draws.mean(0) - MEAN) < 0.15 * np.sqrt(np.diag(COVARIANCE))).all()
+
+
+@pytest.mark.parametrize("geometry", ["identity", "diagonal"])
+def test_friction_makes_up_for_a_geometry_that_cannot_express_the_noise(geometry):
+    def ratios(**options):
+        draws = run(1e-2, geometry=geometry, **options).draws.reshape(-1, D).astype(np.float64)
+        return draws.var(0) / np.diag(COVARIANCE)
+
+    np.testing.assert_allclose(ratios(), 1, atol=0.15)
+    assert np.abs(ratios(friction=False, matched_noise=False) - 1).max() > 0.3
 
 
 def test_the_same_check_fails_at_the_wrong_temperature():
@@ -79,3 +89,21 @@ def test_chains_together_factor_a_kronecker_geometry():
     )  # fmt: skip
     assert np.isfinite(result.info.log_density).all()
     assert (result.state.chains.factored > 2).all()
+
+
+def test_a_parameter_without_noise_or_a_convex_prior_is_sampled_too():
+    # A scale that only the prior knows, with a log prior that is not concave everywhere: neither batch noise nor prior
+    # precision says how stiff it is.
+    posterior = sx.Posterior(
+        lambda p: -0.5 * jnp.sum(p["w"] ** 2 * jnp.exp(-2 * p["s"])) - 4 * p["s"] - 0.5 * p["s"] ** 2,
+        lambda p, batch: -0.5 * ((batch[1] - batch[0] @ p["w"]) / SIGMA) ** 2,
+        num_data=N,
+    )
+    result = sx.sample(
+        jax.random.key(0), sx.ismile(posterior), (X, Y),
+        {"s": jnp.zeros((), jnp.float32), "w": jnp.full(D, 5.0, jnp.float32)},
+        num_chains=4, num_warmup=2000, num_samples=500, batch_size=40, progress_bar=False,
+    )  # fmt: skip
+    assert result.info.accepted.mean() > 0.99
+    assert np.isfinite(result.info.log_density).all()
+    assert (np.abs(result.draws["s"]) < 5).all() and result.draws["s"].std() > 0.01

@@ -28,6 +28,7 @@ ORDER = """
     posterior
     bnn
     noise
+    friction
     geometry
     microcanonical
     tuning
@@ -53,7 +54,7 @@ ORDER = """
     cli
 """.split()
 # The core may be used, and read, without the machinery that runs it.
-CORE = "trees packing network priors likelihoods posterior noise geometry microcanonical tuning".split()
+CORE = "trees packing network priors likelihoods posterior noise friction geometry microcanonical tuning".split()
 MACHINERY = """samplers data validation progress chains store sampling ensemble predict metrics diagnostics plots report
     smilax demo cli""".split()
 # Import name -> name of the distribution that pyproject.toml lists.

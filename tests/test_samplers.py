@@ -81,7 +81,7 @@ class Case:
         step_size: right for the shared target.
         batch_size: None for a full-batch sampler.
         scheduled: whether the step size may be a schedule.
-        num_samples, num_chains: how long to run on the shared target.
+        num_samples, num_chains, num_warmup: how long to run on the shared target.
         variance_tolerance: relative, per coordinate.
     """
 
@@ -91,6 +91,7 @@ class Case:
     scheduled: bool = True
     num_samples: int = 20_000
     num_chains: int = 8
+    num_warmup: int = 500
     variance_tolerance: float = 0.1
 
 
@@ -100,6 +101,10 @@ CASES = {
     "smile": Case(sx.smile, 0.15, scheduled=False),
     "psmile": Case(sx.psmile, 0.15, scheduled=False),
     "mclmc": Case(sx.mclmc, 0.8, batch_size=None, num_samples=5_000),
+    "ismile": Case(lambda p, eps: sx.ismile(p, initial_step_size=eps), 1e-2, scheduled=False, num_warmup=2000),
+    # Batches large enough that their noise, which these two only dilute, stays within the tolerance.
+    "sgld": Case(sx.sgld, 0.02, batch_size=500, num_samples=40_000),
+    "sghmc": Case(lambda p, eps: sx.sghmc(p, eps, momentum_decay=0.2), 0.1, batch_size=500, num_samples=40_000),
 }
 TUNED = {"smile": sx.smile, "psmile": sx.psmile}
 
@@ -123,7 +128,7 @@ def shortcomings(case, posterior=POSTERIOR, **changes):
     settings = {"batch_size": case.batch_size, "num_samples": case.num_samples} | changes
     result = sx.sample(
         jax.random.key(1), case.make(posterior, case.step_size), ROWS, jnp.asarray(MEAN), num_chains=case.num_chains,
-        num_warmup=500, thinning=5, progress_bar=False, **settings,
+        num_warmup=case.num_warmup, thinning=5, progress_bar=False, **settings,
     )  # fmt: skip
     standard = (np.asarray(result.draws, np.float64) - MEAN) / np.sqrt(VARIANCE)
     means, squares = standard.mean(axis=1), (standard**2).mean(axis=1)
@@ -158,6 +163,53 @@ def test_the_check_finds_out_a_wrong_temperature():
     assert any("variances" in text for text in complaints)
 
 
+def stationary_variance(transition, noise):
+    """S = T S Tᵀ + Q of a linear recursion, by the doubling that sums its series."""
+    covariance, power = noise, transition
+    for _ in range(40):
+        covariance, power = covariance + power @ covariance @ power.T, power @ power
+    return covariance[0, 0]
+
+
+def sgld_variance(eps, curvature, batch_noise, temperature):
+    return stationary_variance(
+        np.array([[1 - eps * curvature]]), np.array([[2 * eps * temperature + eps**2 * batch_noise]])
+    )
+
+
+def sghmc_variance(eps, curvature, batch_noise, temperature, decay=0.2):
+    # (x, p) with p' = (1 - α) p - ε k x + noise and x' = x + ε p'.
+    momentum = np.array([-eps * curvature, 1 - decay])
+    transition = np.stack([np.array([1.0, 0.0]) + eps * momentum, momentum])
+    both = np.array([eps, 1.0])
+    return stationary_variance(transition, np.outer(both, both) * (2 * decay * temperature + eps**2 * batch_noise))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.parametrize(
+    "make, variance, step_size",
+    [
+        (lambda eps, t: sx.sgld(POSTERIOR, eps, temperature=t), sgld_variance, 0.1),
+        (lambda eps, t: sx.sghmc(POSTERIOR, eps, momentum_decay=0.2, temperature=t), sghmc_variance, 0.2),
+    ],
+    ids=["sgld", "sghmc"],
+)
+def test_langevin_variances_are_those_of_the_linear_recursion(make, variance, step_size, temperature):
+    # Steps so long, and batches so small, that discretisation and batch noise change the variances by half and more.
+    batch_size = 100
+    result = sx.sample(
+        jax.random.key(3), make(step_size, temperature), ROWS, jnp.asarray(MEAN, jnp.float32), num_chains=8,
+        num_warmup=500, num_samples=40_000, thinning=5, batch_size=batch_size, progress_bar=False,
+    )  # fmt: skip
+    # A batch of B of the N rows without replacement: N I/N² times N²/B (1 - B/N) N/(N - 1).
+    noise = NUM_DATA / batch_size * (1 - batch_size / NUM_DATA) * NUM_DATA / (NUM_DATA - 1)
+    expected = np.array([variance(step_size, 1 + tau, noise, temperature) for tau in TAU])
+    measured = ((np.asarray(result.draws, np.float64) - MEAN) ** 2).mean(axis=(0, 1))
+    np.testing.assert_allclose(measured / expected, 1, atol=0.05)
+    assert (np.abs(expected / (temperature * VARIANCE) - 1) > 0.15).all()
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Pure functions of a pytree
 
@@ -189,7 +241,7 @@ def test_state_keeps_its_shapes_and_dtypes(case, key):
     stepped, info = jax.eval_shape(algorithm.step, key, start, batch)
     warmed, warm_info = jax.eval_shape(algorithm.warmup, key, start, batch, jnp.asarray(0.5, jnp.float32))
     assert structure(stepped) == structure(warmed) == structure(start)
-    assert isinstance(info, sx.Info)
+    assert info._fields[: len(sx.Info._fields)] == sx.Info._fields
     assert structure(info) == structure(warm_info)
     for value in (*jax.tree.leaves(start), *info):
         assert value.dtype == jnp.float32 or not jnp.issubdtype(value.dtype, jnp.floating)
@@ -316,7 +368,7 @@ def test_a_schedule_may_return_a_python_number(case, key):
 def test_config_is_json(case):
     config = json.loads(json.dumps(dict(case.make(TREE_POSTERIOR, np.float64(1e-2)).config)))
     assert config["name"] in CASES
-    assert config["step_size"] == 1e-2
+    assert config["initial_step_size" if config["name"] == "ismile" else "step_size"] == 1e-2
 
 
 @pytest.mark.once

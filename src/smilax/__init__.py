@@ -19,6 +19,8 @@ from smilax.samplers import ismile as ismile
 from smilax.samplers import mclmc as mclmc
 from smilax.samplers import psmile as psmile
 from smilax.samplers import psmile_naive as psmile_naive
+from smilax.samplers import sghmc as sghmc
+from smilax.samplers import sgld as sgld
 from smilax.samplers import smile as smile
 from smilax.samplers import smile_naive as smile_naive
 from smilax.sampling import Result as Result
@@ -74,6 +76,8 @@ __all__ = [
     "psmile",
     "psmile_naive",
     "sample",
+    "sghmc",
+    "sgld",
     "smile",
     "smile_naive",
     "train_ensemble",

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 
 from smilax.packing import unpack
 
+# Products with the prior's Hessian, which only parameters that depend on one another need more than one of.
+PROBES = 16
+
 
 class LogDensity(NamedTuple):
     """A mini-batch log density kept in parts, so that differences do not cancel in float32.
@@ -18,16 +21,26 @@ class LogDensity(NamedTuple):
         log_prior: shape `()`.
         log_likelihood: one value per example of the batch, shape `(B,)`.
         scale: N / B, shape `()`.
+        weights: of the examples, shape `(B,)`, or None for ones; they enter `weighted` and `minus`, not `total`.
     """
 
     total: jax.Array
     log_prior: jax.Array
     log_likelihood: jax.Array
     scale: jax.Array
+    weights: jax.Array | None = None
+
+    @property
+    def weighted(self) -> jax.Array:
+        """`log prior + scale * sum(weights * log_likelihood)`, shape `()`."""
+        return self.total if self.weights is None else self.log_prior + self._sum(self.log_likelihood)
 
     def minus(self, other: "LogDensity") -> jax.Array:
-        """`self.total - other.total` on one batch, summed from per-example differences (see docs/theory.md)."""
-        return (self.log_prior - other.log_prior) + self.scale * jnp.sum(self.log_likelihood - other.log_likelihood)
+        """`self.weighted - other.weighted` on one batch, summed from per-example differences (see docs/theory.md)."""
+        return (self.log_prior - other.log_prior) + self._sum(self.log_likelihood - other.log_likelihood)
+
+    def _sum(self, values: jax.Array) -> jax.Array:
+        return self.scale * jnp.sum(values if self.weights is None else self.weights * values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +87,13 @@ class Posterior:
         """The mini-batch estimate of the log posterior, in nats; shape `()`."""
         return self.evaluate(params, batch).total
 
-    def evaluate(self, params: Any, batch: Any) -> LogDensity:
+    def evaluate(self, params: Any, batch: Any, weights: jax.Array | None = None) -> LogDensity:
         """The mini-batch log posterior and its parts.
+
+        Args:
+            params: a pytree, or the same packed.
+            batch: B examples.
+            weights: of the examples, shape `(B,)`, carried along for `minus` and `value_and_grad`; None is ones.
 
         Raises:
             ValueError: if the functions given do not return shapes `()` and `(B,)`.
@@ -91,7 +109,7 @@ class Posterior:
         dtype = log_likelihood.dtype
         scale = jnp.asarray(self.num_data / log_likelihood.shape[0], dtype)
         log_prior = log_prior.astype(dtype)
-        return LogDensity(log_prior + scale * jnp.sum(log_likelihood), log_prior, log_likelihood, scale)
+        return LogDensity(log_prior + scale * jnp.sum(log_likelihood), log_prior, log_likelihood, scale, weights)
 
     def _prior_density(self, params: Any) -> jax.Array:
         return self.log_prior(unpack(params))
@@ -99,21 +117,37 @@ class Posterior:
     def prior_precision(self, params: Any) -> list[jax.Array]:
         """For each leaf the mean of −∂² log prior over its entries, scalars; not positive where it has no meaning.
 
-        By one product of the Hessian with random signs (Hutchinson 1989), exact for independent parameters.
+        By products of the Hessian with random signs (Hutchinson 1989): exact for independent parameters.
         """
         params = unpack(params)
         leaves, treedef = jax.tree.flatten(params)
-        keys = jax.random.split(jax.random.key(0), len(leaves))
-        signs = [jax.random.rademacher(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
-        _, curved = jax.jvp(jax.grad(self.log_prior), (params,), (jax.tree.unflatten(treedef, signs),))
-        return [-jnp.mean(s * h) for s, h in zip(signs, jax.tree.leaves(curved), strict=True)]
 
-    def value_and_grad(self, params: Any, batch: Any) -> tuple[LogDensity, Any]:
-        """The mini-batch log posterior in parts, and its gradient, a pytree like `params`."""
+        def probe(key):
+            keys = jax.random.split(key, len(leaves))
+            signs = [jax.random.rademacher(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
+            _, curved = jax.jvp(jax.grad(self.log_prior), (params,), (jax.tree.unflatten(treedef, signs),))
+            return [-jnp.mean(s * h) for s, h in zip(signs, jax.tree.leaves(curved), strict=True)]
+
+        total, _ = jax.lax.scan(
+            lambda total, key: (jax.tree.map(jnp.add, total, probe(key)), None),
+            [jnp.zeros((), x.dtype) for x in leaves],
+            jax.random.split(jax.random.key(0), PROBES),
+        )
+        return [value / PROBES for value in total]
+
+    def value_and_grad(self, params: Any, batch: Any, weights: jax.Array | None = None) -> tuple[LogDensity, Any]:
+        """The mini-batch log posterior in parts, and its gradient, a pytree like `params`.
+
+        With weights, shape `(B,)`, the gradient is that of log prior + scale · Σ wᵢ log likelihoodᵢ.
+        """
 
         def total(params):
-            value = self.evaluate(params, batch)
-            return value.total, value
+            value = self.evaluate(params, batch, weights)
+            return value.weighted, value
 
         gradient, value = jax.grad(total, has_aux=True)(params)
         return value, gradient
+
+    def slopes(self, params: Any, batch: Any, direction: Any) -> jax.Array:
+        """The derivative of each example's log likelihood along `direction`, shape `(B,)`; one forward-mode pass."""
+        return jax.jvp(lambda x: self.log_likelihood(unpack(x), batch), (params,), (direction,))[1]

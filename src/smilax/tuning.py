@@ -195,6 +195,8 @@ def variance_update(
     # A reject says that the step is far too long here, unless such steps are as rare as late in warm-up.
     move = jnp.where(full & accepted, move, -gain * jnp.log(rule.most) / 2)
     log_step = jnp.where(done, jnp.minimum(state.log_step + move, jnp.log(largest)), state.log_step)
+    # Steps of no length at all would never be left again.
+    log_step = jnp.maximum(log_step, jnp.log(jnp.finfo(dtype).tiny) / 4)
     averaged = state.averaged + (done & late).astype(jnp.int32)
     average = state.average + jnp.where(
         done & late, (log_step - state.average) / jnp.maximum(averaged, 1).astype(dtype), 0

@@ -155,7 +155,8 @@ def _kernel_rows(result: Result, config: Any, states: Any, law: NoiseLaw | None,
         share = min(1.0, 1 / middle) if middle > 0 else 1.0
     rows = []
     if law is not None:
-        rows += [isotropy_row(law, share), leaves_row(law, share)]
+        friction = config.get("friction", False)
+        rows += [isotropy_row(law, share, friction), leaves_row(law, share, friction)]
         if ismile:
             rows.append(level_row(law, states.scale))
         elif info is not None and result.num_draws and not law.broken:

@@ -27,11 +27,18 @@ REJECTS = (1e-3, 1e-2)
 CERTAIN = 2.0
 
 
-def isotropy_row(law: NoiseLaw, share: float) -> Row:
-    """α of the noise; `share` is that of batch noise in all noise, the rest being isotropic by construction."""
+def isotropy_row(law: NoiseLaw, share: float, friction: bool = False) -> Row:
+    """α of the noise; `share` is that of batch noise in all noise, the rest being isotropic by construction.
+
+    With friction that matches the noise, α says how well the geometry fits, and no variance depends on it.
+    """
     name = "noise isotropy"
     if law.broken:
         return _broken(name, law)
+    if friction:
+        text = f"alpha {law.alpha:.3f} ± {law.alpha_error:.3f} (local {law.local:.2f})"
+        details = {"alpha": law.alpha, "standard_error": law.alpha_error, "local": law.local, "share": share}
+        return Row(name, law.alpha, text, "any: friction matches it", "ok", "Nothing to do.", details)
     certain = max(law.alpha - CERTAIN * law.alpha_error - 1, 0.0)
     error = share * math.sqrt(certain)
     most = 1 + (TYPICAL_ERROR[0] / max(share, 1e-6)) ** 2
@@ -52,7 +59,7 @@ def isotropy_row(law: NoiseLaw, share: float) -> Row:
     return Row(name, law.alpha, text, good, verdict, advice, details)
 
 
-def leaves_row(law: NoiseLaw, share: float) -> Row:
+def leaves_row(law: NoiseLaw, share: float, friction: bool = False) -> Row:
     """The range of the noise per parameter over leaves, which is that of the variances' ratios to the truth."""
     name = "noise per leaf"
     if law.broken:
@@ -60,6 +67,7 @@ def leaves_row(law: NoiseLaw, share: float) -> Row:
     if len(law.names) == 1:
         return missing(name, "one leaf", "Nothing to do.")
     low, high = int(np.argmin(law.leaves)), int(np.argmax(law.leaves))
+    share = 0.0 if friction else share
     # The extremes of many leaves are off by more than one standard error.
     certain = np.maximum(np.abs(law.leaves - 1) - (CERTAIN + 1) * law.leaves_error, 0)
     error = share * float(certain.max())

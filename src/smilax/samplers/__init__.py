@@ -4,6 +4,8 @@ from smilax.samplers.base import Info as Info
 from smilax.samplers.base import SamplingAlgorithm as SamplingAlgorithm
 from smilax.samplers.ismile import ismile as ismile
 from smilax.samplers.mclmc import mclmc as mclmc
+from smilax.samplers.sghmc import sghmc as sghmc
+from smilax.samplers.sgld import sgld as sgld
 from smilax.samplers.smile import psmile as psmile
 from smilax.samplers.smile import psmile_naive as psmile_naive
 from smilax.samplers.smile import smile as smile

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from smilax import trees
+from smilax.friction import matched_friction
 from smilax.geometry.base import Geometry
 from smilax.geometry.choice import NAMES, noise_estimate
-from smilax.microcanonical import draw_velocity, drift_first, normalize, refresh
+from smilax.microcanonical import LAMBDA, draw_velocity, drift, drift_first, normalize, refresh
 from smilax.noise import half_batch_gradients, rows
 from smilax.packing import spread, unpack
 from smilax.posterior import Posterior
@@ -48,6 +49,8 @@ class IsmileInfo(NamedTuple):
         eevpd: running Var(ΔE)/d, in nats².
         decoherence: L_eff, the momentum decoherence length that batch noise alone gives, in units of the parameters.
         radius: the posterior's radius as the geometry has it, in the same units.
+        anisotropy: α = d tr(Ω²)/(tr Ω)² of the noise where the chain is, Ω its covariance in the metric; 1 if equal in
+            all directions.
     """
 
     log_density: jax.Array
@@ -57,6 +60,21 @@ class IsmileInfo(NamedTuple):
     eevpd: jax.Array
     decoherence: jax.Array
     radius: jax.Array
+    anisotropy: jax.Array
+
+
+class NoiseMoments(NamedTuple):
+    """Running moments of noise draws n in the metric, of which anisotropy is made.
+
+    Attributes:
+        previous: P n of the step before, a pytree like the parameters.
+        trace: mean of nᵀPn, tr Ω.
+        square: mean of (nᵀPn')² over draws of successive steps, tr Ω².
+    """
+
+    previous: Any
+    trace: jax.Array
+    square: jax.Array
 
 
 class IsmileState(NamedTuple):
@@ -69,6 +87,7 @@ class IsmileState(NamedTuple):
         scale: s = tr((Σ̂ + Λ)⁻¹)/d.
         damping: Λ, one scalar per leaf.
         stats: running statistics of the noise draws.
+        moments: of the noise in the metric.
         tuner: step size and energy moments.
         num_steps: warm-up steps taken.
         factored: how often the geometry has been factored.
@@ -80,6 +99,7 @@ class IsmileState(NamedTuple):
     scale: jax.Array
     damping: list[jax.Array]
     stats: Any
+    moments: NoiseMoments
     tuner: VarianceState
     num_steps: jax.Array
     factored: jax.Array
@@ -98,6 +118,8 @@ def ismile(
     max_reject: float = 5.0,
     max_side: int = 1024,
     rank: int = 16,
+    friction: bool = True,
+    matched_noise: bool = True,
 ) -> SamplingAlgorithm:
     """ismile: isotropic noise by construction, and no step size to choose.
 
@@ -121,6 +143,9 @@ def ismile(
         max_reject: a step is rejected if |ΔE − mean ΔE| exceeds this times √d (or is not finite).
         max_side: kronecker: a longer side of a weight matrix stays unrotated.
         rank: low_rank: number of directions.
+        friction: whether each step's friction matches its own noise; without, noise that the geometry does not express
+            makes variances wrong.
+        matched_noise: whether noise is added so that with exact Σ̂ all noise is isotropic.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -156,10 +181,14 @@ def ismile(
     def damping_for(params, stats, batch_size):
         ratio = noise_floor * posterior.num_data / batch_size
         means = estimate_for(params).leaf_means(stats)
-        return [
-            jnp.where(tau > 0, ratio * tau.astype(mean.dtype), UNKNOWN_SHARE * mean + jnp.finfo(mean.dtype).tiny)
+        known = [
+            jnp.maximum(ratio * tau.astype(mean.dtype), 0)
             for tau, mean in zip(posterior.prior_precision(unpack(params)), means, strict=True)
         ]
+        # A leaf may have neither a known prior precision nor noise of its own: it is damped like the others then.
+        typical = sum(known) / len(known) + sum(means) / len(means)
+        unknown = [UNKNOWN_SHARE * jnp.maximum(mean, typical) + jnp.finfo(mean.dtype).tiny for mean in means]
+        return [jnp.where(level > 0, level, other) for level, other in zip(known, unknown, strict=True)]
 
     def init(key, params):
         check_params(params)
@@ -176,6 +205,9 @@ def ismile(
             scale=factored.scale,
             damping=[jnp.zeros_like(x) for x in ones],
             stats=stats,
+            moments=NoiseMoments(
+                jax.tree.map(jnp.zeros_like, params), jnp.zeros((), ones[0].dtype), jnp.zeros((), ones[0].dtype)
+            ),
             tuner=variance_init(jnp.asarray(initial_step_size if step_size is None else step_size, dtype)),
             num_steps=jnp.zeros((), jnp.int32),
             factored=jnp.zeros((), jnp.int32),
@@ -190,27 +222,42 @@ def ismile(
         radius = jnp.sqrt(size * state.scale * (posterior.num_data / rows(batch)))
         return rate, jnp.where(known, radius, jnp.inf)
 
+    def anisotropy(state):
+        tiny = jnp.finfo(state.scale.dtype).tiny
+        alpha = trees.size(state.params) * state.moments.square / jnp.maximum(state.moments.trace**2, tiny)
+        return jnp.maximum(alpha, 1)
+
     def advance(key, state, batch, eps, warming_up):
         noise_key, refresh_key = jax.random.split(key)
         dtype = eps.dtype
         rate, radius = limits(state, batch)
         f = thinned(batch)
-        noise = None
-        if f > 0:
+        added = noise = None
+        if f > 0 and matched_noise:
             amplitude = spread([jnp.sqrt(f * level) for level in state.damping], state.params)
             normal = trees.normal_like(noise_key, state.params)
-            noise = jax.tree.map(jnp.multiply, amplitude, normal)
+            added = noise = jax.tree.map(jnp.multiply, amplitude, normal)
         # 1/L_eff = rate · ε, so ε/L_eff = rate · ε².
         stretch = 1 + INFLATION * rate * eps * eps
+        weights = None
+        if f > 0 and friction:
+            middle = drift(state.params, state.velocity, LAMBDA * eps)
+            damping = spread(state.damping, state.params) if matched_noise else None
+            match = matched_friction(posterior, middle, state.velocity, batch, eps, f, damping)
+            weights = match.weights
+            if matched_noise:
+                noise = jax.tree.map(jnp.add, noise, match.force)
+            # The force has a component against the motion, which lengthens the other forces' part in a kick.
+            stretch = stretch - 0.5 * match.turn
         drawn = []
 
         def halves(params):
-            value, gradient, draw = half_batch_gradients(posterior, params, batch)
-            drawn.append(draw)
+            value, gradient, draw = half_batch_gradients(posterior, params, batch, weights)
+            drawn.append((draw, draw if added is None else jax.tree.map(lambda n, x: n + x / f**0.5, draw, added)))
             return value, gradient
 
         moved = drift_first(
-            lambda params: posterior.value_and_grad(params, batch),
+            lambda params: posterior.value_and_grad(params, batch, weights),
             state.params,
             state.velocity,
             state.geometry,
@@ -236,6 +283,7 @@ def ismile(
             state.tuner.eevpd,
             1 / jnp.maximum(rate * eps, jnp.finfo(dtype).tiny),
             radius,
+            anisotropy(state),
         )
         return state._replace(params=params, velocity=velocity), info, accepted, drawn
 
@@ -257,21 +305,32 @@ def ismile(
         eps = jnp.exp(state.tuner.log_step)
         dtype = eps.dtype
         state, info, accepted, drawn = advance(key, state, batch, eps, True)
-        draw = drawn[0]
+        draw, total = drawn[0]
         # Polynomial-decay averaging (Shamir and Zhang 2013): weights grow as a power of the step number.
         count = state.num_steps.astype(dtype)
         weight = (WEIGHT_POWER + 1) / (count + WEIGHT_POWER + 1)
         finite = jnp.isfinite(trees.dot(draw, draw))
         draw = trees.where(finite, draw, jax.tree.map(jnp.zeros_like, draw))
         stats = estimate_for(state.params).update(state.stats, draw, jnp.where(finite, weight, 0))
+        force = state.geometry.precondition(total)
+        memory = jnp.maximum(1 / (count + 1), ANISOTROPY_MEMORY)
+        seen = NoiseMoments(
+            force,
+            state.moments.trace + memory * (trees.dot(total, force) - state.moments.trace),
+            state.moments.square + memory * (trees.dot(total, state.moments.previous) ** 2 - state.moments.square),
+        )
+        moments = trees.where(finite, seen, state.moments)
         rate, _ = limits(state, batch)
-        largest = jnp.sqrt(inflation / (INFLATION * jnp.maximum(rate, jnp.finfo(dtype).tiny)))
+        # What discretisation does to a variance goes with the noise in its direction, whose mean, weighted by noise, is
+        # alpha times the plain one.
+        rate = jnp.maximum(rate, jnp.finfo(dtype).tiny) * anisotropy(state._replace(moments=moments))
+        largest = jnp.sqrt(inflation / (INFLATION * rate))
         tuner = state.tuner
         if step_size is None:
             tuner = variance_update(
                 rule, tuner, info.energy_error, accepted, trees.size(state.params), fraction.astype(dtype), largest
             )
-        state = state._replace(stats=stats, tuner=tuner, num_steps=state.num_steps + 1)
+        state = state._replace(stats=stats, moments=moments, tuner=tuner, num_steps=state.num_steps + 1)
         times = jnp.asarray([*FACTORED_AT, 2.0], jnp.float32)
         due = (fraction >= times[state.factored]) & (state.num_steps >= LEAST_DRAWS)
         turning = due & (fraction < LAST_ROTATION)
@@ -300,14 +359,18 @@ def ismile(
             "max_reject": float(max_reject),
             "max_side": max_side,
             "rank": rank,
+            "friction": bool(friction),
+            "matched_noise": bool(matched_noise),
             "batches": "independent",
         },
         posterior=posterior,
     )
 
 
-# Where the prior's precision is not known (flat priors): damping as a share of the mean noise variance of the leaf.
+# Where the prior's precision is not known (flat priors): damping as a share of the mean noise variance.
 UNKNOWN_SHARE = 0.01
+# Weight of the newest step in the moments that tell how anisotropic the noise is.
+ANISOTROPY_MEMORY = 0.005
 # No geometry is made from fewer draws.
 LEAST_DRAWS = 20
 
