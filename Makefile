@@ -50,8 +50,9 @@ docs: .venv/.installed-docs ## build the documentation into docs/_build
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 	@echo "Open docs/_build/index.html"
 
-truth: install ## the slow comparisons with reference posteriors
+truth: install ## the slow tests, then every sampler against reference posteriors: docs/truth.md, 45 minutes
 	$(BIN)/python -m pytest -q -m truth
+	$(BIN)/python -m benchmarks.truth
 
 bench: install ## measure the cost of a step and of a convolution
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done

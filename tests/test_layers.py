@@ -16,6 +16,7 @@ SOURCE = ROOT / "src"
 # less the modules of it that have their own, and may import from itself. A new module has to be given its place here.
 ORDER = """
     trees
+    conditional
     packing
     shuffling
     checks
@@ -54,7 +55,8 @@ ORDER = """
     cli
 """.split()
 # The core may be used, and read, without the machinery that runs it.
-CORE = "trees packing network priors likelihoods posterior noise friction geometry microcanonical tuning".split()
+CORE = """trees conditional packing network priors likelihoods posterior noise friction geometry microcanonical
+    tuning""".split()
 MACHINERY = """samplers data validation progress chains store sampling ensemble predict metrics diagnostics plots report
     smilax demo cli""".split()
 # Import name -> name of the distribution that pyproject.toml lists.

@@ -18,6 +18,8 @@ from smilax.posterior import Posterior
 
 # The friction of a step may turn the direction no further than this; beyond, an explicit step overshoots.
 MOST_TURN = 0.5
+# The friction is made stronger by no more than this for the noise that it adds itself.
+MOST_GAIN = 1.25
 
 
 class Friction(NamedTuple):
@@ -81,8 +83,8 @@ def matched_friction(
 def _own_noise_factor(variance: jax.Array) -> jax.Array:
     """How much stronger the friction has to be, because it adds noise of its own.
 
-    Weights of variance ρ make the batch's noise (1 + ρ) Σ(x), which wants as much more friction. With weights c times
-    as far from one that is c = 1 + c²ρ; where it has no solution, ρ > 1/4, c = 1/(2ρ) leaves the least unmatched.
+    Weights of variance ρ make the batch's noise (1 + ρ) Σ(x), which wants as much more friction: with weights c times
+    as far from one, c = 1 + c²ρ. No more than `MOST_GAIN`, as where ρ is large a few examples make nearly all noise.
     """
     root = jnp.sqrt(jnp.maximum(1 - 4 * variance, 0))
-    return jnp.where(variance < 0.25, 2 / (1 + root), 0.5 / jnp.maximum(variance, 0.25))
+    return jnp.minimum(2 / (1 + root), MOST_GAIN)

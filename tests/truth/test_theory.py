@@ -38,7 +38,7 @@ def test_variance_of_a_unit_normal_under_isotropic_noise(shape, num_samples):
     print(f"rejects {1 - info.accepted.mean():.1e}, L_eff {info.decoherence.mean():.2f}")
     assert error < 0.005
     assert abs(variance - 1) < 0.03
-    assert info.accepted.min() == 1
+    np.testing.assert_allclose(info.accepted, 1, atol=1e-5)  # means over 100 steps each
 
 
 BENCHMARK = runpy.run_path(str(Path(__file__).resolve().parents[2] / "benchmarks" / "analytical.py"))
@@ -72,3 +72,9 @@ def biases_of_ismile(noise, num_steps=100_000, num_seeds=10):
     second = np.diag(covariance)
     mean = (np.asarray(result.draws, np.float64) ** 2).mean(1)
     return ((mean - second) ** 2 / (2 * second**2)).mean(1)
+
+
+def test_fisher_noise_is_the_easiest_for_ismile():
+    biases = biases_of_ismile("fisher")
+    print(f"fisher: bias {biases.mean():.4f}, of single seeds {biases.round(4)}")
+    assert biases.mean() <= 0.004

@@ -22,7 +22,7 @@ from smilax.diagnostics.kernel_rows import (
 from smilax.diagnostics.quantities import watched
 from smilax.diagnostics.table import Diagnosis, Row, missing
 from smilax.samplers.base import SamplingAlgorithm
-from smilax.samplers.ismile import IsmileState
+from smilax.samplers.ismile_state import IsmileState
 from smilax.sampling import Result
 from smilax.validation import check_count
 

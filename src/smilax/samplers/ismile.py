@@ -1,27 +1,26 @@
-"""ismile: microcanonical dynamics whose mini-batch noise is isotropic by construction.
+"""ismile: microcanonical dynamics that are right under mini-batch noise of any covariance, and find their step size.
 
-The mass matrix is the covariance of the gradient noise plus a damping, M ∝ Σ̂ + Λ, and the damping is matched by noise
-that is added to the gradient, ξ ~ N(0, fΛ): the noise in the metric is then isotropic for any Λ, which is the
-condition under which stochastic microcanonical dynamics have the right stationary law (Proposition 1 of arXiv
-2602.06500; see docs/theory.md).
+Two things make the stationary law of the directions uniform, as it has to be. The mass matrix is the covariance of the
+gradient noise plus a damping, M ∝ Σ̂ + Λ, and noise ξ ~ N(0, fΛ) is added to the gradient, so that with exact Σ̂ all
+noise is isotropic in the metric, for any Λ (Proposition 1 of arXiv 2602.06500 asks for no more). And whatever Σ̂ misses,
+because the geometry cannot express it or because Σ depends on the position, meets the friction that belongs to it.
+Both are derived in docs/theory.md.
 """
-
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 
 from smilax import trees
+from smilax.conditional import when
 from smilax.friction import matched_friction
-from smilax.geometry.base import Geometry
 from smilax.geometry.choice import NAMES, noise_estimate
 from smilax.microcanonical import LAMBDA, draw_velocity, drift, drift_first, normalize, refresh
 from smilax.noise import half_batch_gradients, rows
 from smilax.packing import spread, unpack
 from smilax.posterior import Posterior
 from smilax.samplers.base import SamplingAlgorithm, check_params, check_positive
-from smilax.tuning import VarianceRule, VarianceState, variance_init, variance_update
+from smilax.samplers.ismile_state import IsmileInfo, IsmileState
+from smilax.tuning import VarianceRule, variance_init, variance_update
 
 # Variance inflation per ε/L_eff that batch noise leaves behind (see docs/theory.md).
 INFLATION = 0.32
@@ -36,73 +35,6 @@ FACTORED_AT = (0.002, 0.005, 0.01, 0.02, 0.04, 0.07, 0.11, 0.16, 0.22, 0.3, 0.4,
 LAST_ROTATION = 0.45
 # Power of the step number with which noise draws are weighted: early ones, from the transient, fade.
 WEIGHT_POWER = 2
-
-
-class IsmileInfo(NamedTuple):
-    """What a step of ismile reports; scalars.
-
-    Attributes:
-        log_density: mini-batch log density at the second gradient evaluation, in nats.
-        energy_error: same-batch energy error, in nats.
-        step_size: ε, in units of the parameters.
-        accepted: 1.0, or 0.0 where the guardrail rejected the step.
-        eevpd: running Var(ΔE)/d, in nats².
-        decoherence: L_eff, the momentum decoherence length that batch noise alone gives, in units of the parameters.
-        radius: the posterior's radius as the geometry has it, in the same units.
-        anisotropy: α = d tr(Ω²)/(tr Ω)² of the noise where the chain is, Ω its covariance in the metric; 1 if equal in
-            all directions.
-    """
-
-    log_density: jax.Array
-    energy_error: jax.Array
-    step_size: jax.Array
-    accepted: jax.Array
-    eevpd: jax.Array
-    decoherence: jax.Array
-    radius: jax.Array
-    anisotropy: jax.Array
-
-
-class NoiseMoments(NamedTuple):
-    """Running moments of noise draws n in the metric, of which anisotropy is made.
-
-    Attributes:
-        previous: P n of the step before, a pytree like the parameters.
-        trace: mean of nᵀPn, tr Ω.
-        square: mean of (nᵀPn')² over draws of successive steps, tr Ω².
-    """
-
-    previous: Any
-    trace: jax.Array
-    square: jax.Array
-
-
-class IsmileState(NamedTuple):
-    """State of ismile.
-
-    Attributes:
-        params: position.
-        velocity: vᵀMv = 1.
-        geometry: M, normalised to tr(P)/d = 1.
-        scale: s = tr((Σ̂ + Λ)⁻¹)/d.
-        damping: Λ, one scalar per leaf.
-        stats: running statistics of the noise draws.
-        moments: of the noise in the metric.
-        tuner: step size and energy moments.
-        num_steps: warm-up steps taken.
-        factored: how often the geometry has been factored.
-    """
-
-    params: Any
-    velocity: Any
-    geometry: Geometry
-    scale: jax.Array
-    damping: list[jax.Array]
-    stats: Any
-    moments: NoiseMoments
-    tuner: VarianceState
-    num_steps: jax.Array
-    factored: jax.Array
 
 
 def ismile(
@@ -121,12 +53,16 @@ def ismile(
     friction: bool = True,
     matched_noise: bool = True,
 ) -> SamplingAlgorithm:
-    """ismile: isotropic noise by construction, and no step size to choose.
+    """ismile: right under gradient noise of any covariance, and no step size to choose.
+
+    Each step pairs its batch noise with the friction that noise of this covariance needs, at the price of one
+    forward-mode derivative of the batch's log likelihood; and noise is added so that the geometry is no source of
+    anisotropy itself.
 
     Warm-up learns the mass matrix from half-batch gradient differences and the step size from two limits: batch noise
-    (in closed form) and curvature (by the variance of the same-batch energy error). Both are then frozen, and sampling
-    is a fixed Markov kernel. Where batch noise alone would forget a velocity more slowly than the posterior is wide,
-    explicit Langevin noise adds the rest; with all data in each batch this is MCLMC.
+    (in closed form) and curvature (by the variance of the same-batch energy error). Both
+    are then frozen, and sampling is a fixed Markov kernel. Where batch noise alone would forget a velocity more slowly
+    than the posterior is wide, explicit Langevin noise adds the rest; with all data in each batch this is MCLMC.
 
     Batches must be independent from step to step; shuffled epochs are refused by `sample`.
 
@@ -205,9 +141,6 @@ def ismile(
             scale=factored.scale,
             damping=[jnp.zeros_like(x) for x in ones],
             stats=stats,
-            moments=NoiseMoments(
-                jax.tree.map(jnp.zeros_like, params), jnp.zeros((), ones[0].dtype), jnp.zeros((), ones[0].dtype)
-            ),
             tuner=variance_init(jnp.asarray(initial_step_size if step_size is None else step_size, dtype)),
             num_steps=jnp.zeros((), jnp.int32),
             factored=jnp.zeros((), jnp.int32),
@@ -222,21 +155,16 @@ def ismile(
         radius = jnp.sqrt(size * state.scale * (posterior.num_data / rows(batch)))
         return rate, jnp.where(known, radius, jnp.inf)
 
-    def anisotropy(state):
-        tiny = jnp.finfo(state.scale.dtype).tiny
-        alpha = trees.size(state.params) * state.moments.square / jnp.maximum(state.moments.trace**2, tiny)
-        return jnp.maximum(alpha, 1)
-
     def advance(key, state, batch, eps, warming_up):
         noise_key, refresh_key = jax.random.split(key)
         dtype = eps.dtype
         rate, radius = limits(state, batch)
         f = thinned(batch)
-        added = noise = None
+        noise = None
         if f > 0 and matched_noise:
             amplitude = spread([jnp.sqrt(f * level) for level in state.damping], state.params)
             normal = trees.normal_like(noise_key, state.params)
-            added = noise = jax.tree.map(jnp.multiply, amplitude, normal)
+            noise = jax.tree.map(jnp.multiply, amplitude, normal)
         # 1/L_eff = rate · ε, so ε/L_eff = rate · ε².
         stretch = 1 + INFLATION * rate * eps * eps
         weights = None
@@ -253,7 +181,7 @@ def ismile(
 
         def halves(params):
             value, gradient, draw = half_batch_gradients(posterior, params, batch, weights)
-            drawn.append((draw, draw if added is None else jax.tree.map(lambda n, x: n + x / f**0.5, draw, added)))
+            drawn.append(draw)
             return value, gradient
 
         moved = drift_first(
@@ -283,7 +211,6 @@ def ismile(
             state.tuner.eevpd,
             1 / jnp.maximum(rate * eps, jnp.finfo(dtype).tiny),
             radius,
-            anisotropy(state),
         )
         return state._replace(params=params, velocity=velocity), info, accepted, drawn
 
@@ -305,37 +232,26 @@ def ismile(
         eps = jnp.exp(state.tuner.log_step)
         dtype = eps.dtype
         state, info, accepted, drawn = advance(key, state, batch, eps, True)
-        draw, total = drawn[0]
+        draw = drawn[0]
         # Polynomial-decay averaging (Shamir and Zhang 2013): weights grow as a power of the step number.
         count = state.num_steps.astype(dtype)
         weight = (WEIGHT_POWER + 1) / (count + WEIGHT_POWER + 1)
         finite = jnp.isfinite(trees.dot(draw, draw))
         draw = trees.where(finite, draw, jax.tree.map(jnp.zeros_like, draw))
         stats = estimate_for(state.params).update(state.stats, draw, jnp.where(finite, weight, 0))
-        force = state.geometry.precondition(total)
-        memory = jnp.maximum(1 / (count + 1), ANISOTROPY_MEMORY)
-        seen = NoiseMoments(
-            force,
-            state.moments.trace + memory * (trees.dot(total, force) - state.moments.trace),
-            state.moments.square + memory * (trees.dot(total, state.moments.previous) ** 2 - state.moments.square),
-        )
-        moments = trees.where(finite, seen, state.moments)
         rate, _ = limits(state, batch)
-        # What discretisation does to a variance goes with the noise in its direction, whose mean, weighted by noise, is
-        # alpha times the plain one.
-        rate = jnp.maximum(rate, jnp.finfo(dtype).tiny) * anisotropy(state._replace(moments=moments))
-        largest = jnp.sqrt(inflation / (INFLATION * rate))
+        largest = jnp.sqrt(inflation / (INFLATION * jnp.maximum(rate, jnp.finfo(dtype).tiny)))
         tuner = state.tuner
         if step_size is None:
             tuner = variance_update(
                 rule, tuner, info.energy_error, accepted, trees.size(state.params), fraction.astype(dtype), largest
             )
-        state = state._replace(stats=stats, moments=moments, tuner=tuner, num_steps=state.num_steps + 1)
+        state = state._replace(stats=stats, tuner=tuner, num_steps=state.num_steps + 1)
         times = jnp.asarray([*FACTORED_AT, 2.0], jnp.float32)
         due = (fraction >= times[state.factored]) & (state.num_steps >= LEAST_DRAWS)
         turning = due & (fraction < LAST_ROTATION)
-        state = _when(turning, lambda s: refactored(s, rows(batch), True), state)
-        state = _when(due & ~turning, lambda s: refactored(s, rows(batch), False), state)
+        state = when(turning, lambda s: refactored(s, rows(batch), True), state)
+        state = when(due & ~turning, lambda s: refactored(s, rows(batch), False), state)
         return state, info
 
     def step(key, state, batch):
@@ -369,33 +285,5 @@ def ismile(
 
 # Where the prior's precision is not known (flat priors): damping as a share of the mean noise variance.
 UNKNOWN_SHARE = 0.01
-# Weight of the newest step in the moments that tell how anisotropic the noise is.
-ANISOTROPY_MEMORY = 0.005
 # No geometry is made from fewer draws.
 LEAST_DRAWS = 20
-
-
-def _when(condition: jax.Array, function: Any, state: Any) -> Any:
-    """`function(state)` if the condition holds. Under `vmap` too it is evaluated only if it holds for any chain."""
-
-    @custom_vmap
-    def apply(condition, state):
-        return jax.lax.cond(condition, function, lambda s: s, state)
-
-    @apply.def_vmap
-    def apply_to_all(axis_size, in_batched, condition, state):
-        condition_batched, state_batched = in_batched
-        condition = condition if condition_batched else jnp.broadcast_to(condition, (axis_size,))
-        state = jax.tree.map(lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *x.shape)), state, state_batched)
-
-        def some(state):
-            # One chain after another: with batched LAPACK calls XLA's CPU client was seen to wait for ever.
-            new = jax.lax.map(function, state)
-            return jax.tree.map(
-                lambda a, b: jnp.where(condition.reshape((-1,) + (1,) * (a.ndim - 1)), a, b), new, state
-            )
-
-        out = jax.lax.cond(jnp.any(condition), some, lambda s: s, state)
-        return out, jax.tree.map(lambda _: True, out)
-
-    return apply(condition, state)
