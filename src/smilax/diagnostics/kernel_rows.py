@@ -20,8 +20,10 @@ LEAST_STRAIGHT = 0.3
 CURVATURE_ERROR = (0.1, 0.3)
 # EEVPD may exceed its target by these factors: an error of variances goes as its third root.
 ABOVE_TARGET = (3.0, 20.0)
-# A plain variance of ΔE so much larger than the robust one is made by few steps.
+# A variance of ΔE so much larger than its effective value is made by few steps.
 HEAVY = 4.0
+# E|z|^{2/3} of a standard normal z.
+TWO_THIRDS = 2 ** (1 / 3) * math.gamma(5 / 6) / math.sqrt(math.pi)
 REJECTS = (1e-3, 1e-2)
 # Standard errors within which nothing is held against a value.
 CERTAIN = 2.0
@@ -160,7 +162,12 @@ def radius_row(ratio: np.ndarray) -> Row:
 
 
 def energy_row(energy: np.ndarray, accepted: np.ndarray, size: int, config: Any) -> Row:
-    """EEVPD, Var(ΔE)/d: the mean over chains of the variance along a chain."""
+    """EEVPD, Var(ΔE)/d: the mean over chains of the variance along a chain, judged by its effective value.
+
+    What curvature does to a variance goes as ε², EEVPD^{1/3}, and adds up over the batches, whose curvatures differ. So
+    the mean of |ΔE|^{2/3} says what the errors come to, where few batches make nearly all of their variance; for
+    normal ΔE it comes to the same.
+    """
     name = "EEVPD"
     energy = np.where(np.asarray(accepted) > 0, np.asarray(energy, np.float64), np.nan)
     if energy.size == 0 or energy.shape[1] < 2:
@@ -172,29 +179,24 @@ def energy_row(energy: np.ndarray, accepted: np.ndarray, size: int, config: Any)
     chains = [e[u] for e, u in zip(energy, usable, strict=True) if u.sum() > 1]
     with np.errstate(all="ignore"):
         plain = np.array([np.var(e, ddof=1) for e in chains]) / size
-        robust = np.array([(np.subtract(*np.percentile(e, [75, 25])) / 1.349) ** 2 for e in chains]) / size
-    value, middle = float(plain.mean()), float(robust.mean())
-    error = CURVATURE * np.cbrt(value)
+        roots = np.array([np.mean(np.cbrt(e - np.median(e)) ** 2) for e in chains]) / TWO_THIRDS
+    value, effective = float(plain.mean()), float(roots.mean() ** 3 / size)
+    error = CURVATURE * np.cbrt(effective)
     target = config.get("target_eevpd")
     if target is None:
         ok, bad = ((limit / CURVATURE) ** 3 for limit in CURVATURE_ERROR)
     else:
         ok, bad = (factor * target for factor in ABOVE_TARGET)
-    verdict = grade(value, ok, bad)
-    text, advice = f"{value:.2g} (robust {middle:.2g})", "Nothing to do."
-    heavy = value > HEAVY * middle
-    if heavy:
+    verdict = grade(effective, ok, bad)
+    text, advice = f"{effective:.2g} effective (plain {value:.2g})", "Nothing to do."
+    if value > HEAVY * effective:
         text += ", heavy tails"
-    if verdict != "ok" and heavy:
-        # The many steps between the few are in order: worth a look, but no verdict on the run.
-        verdict = "warning" if middle <= ok else verdict
-        advice = "A few steps make most of the energy error: take a smaller accuracy or step size, and see lost chains."
-    elif verdict != "ok":
+    if verdict != "ok":
         advice = f"Curvature inflates variances by about {error:.0%}: take a smaller step size or a longer warm-up."
     if lacking:
         text, verdict = f"{text}; none of chain {_join(lacking)}", "bad"
         advice = "Leave out the chains named, or start them elsewhere: their energy errors are not finite."
-    details = {"robust": middle, "target": target, "variance_error": float(error), "chains": plain.tolist()}
+    details = {"effective": effective, "target": target, "variance_error": float(error), "chains": plain.tolist()}
     return Row(name, value, text, f"<= {ok:.2g}", verdict, advice, details)
 
 
