@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from smilax.tuning import QuantileRule, gamma_quantile, quantile_init, quantile_update
+from smilax.tuning import (
+    QuantileRule,
+    VarianceRule,
+    gamma_quantile,
+    quantile_init,
+    quantile_update,
+    variance_init,
+    variance_update,
+)
 
 
 @pytest.mark.parametrize("shape", [0.8, 2.0, 30.0])
@@ -53,3 +61,47 @@ def test_a_step_that_is_not_finite_is_undone_and_leaves_no_trace():
     assert np.isfinite(sizes).all()
     assert bool(accepted[31:].all())
     np.testing.assert_allclose(sizes[30], sizes[29] * 0.98, rtol=1e-6)
+
+
+SIZE, RIGHT = 20, 0.3  # parameters, and the step size at which EEVPD is on target
+
+
+def steer(start, rejected, num_steps=4000):
+    """Step sizes along a warm-up on a smooth target, EEVPD ∝ ε⁶, where the steps in `rejected` are rejects."""
+    rule = VarianceRule(target=1e-4)
+    normal = jax.random.normal(jax.random.key(0), (num_steps,), jnp.float32)
+
+    def step(state, inputs):
+        t, z, reject = inputs
+        scale = jnp.sqrt(rule.target * SIZE) * jnp.exp(3 * (state.log_step - jnp.log(RIGHT)))
+        # A step ten times too long is rejected, as the guardrail does.
+        accepted = ~reject & (state.log_step < jnp.log(10 * RIGHT))
+        state = variance_update(
+            rule, state, scale * z, accepted, SIZE, t.astype(jnp.float32) / num_steps, jnp.asarray(100.0, jnp.float32)
+        )
+        return state, jnp.exp(state.log_step)
+
+    steps = jnp.arange(num_steps)
+    rejects = jnp.isin(steps, jnp.asarray(rejected, jnp.int32))
+    state, sizes = jax.lax.scan(step, variance_init(jnp.asarray(start, jnp.float32)), (steps, normal, rejects))
+    return float(jnp.exp(state.average)), np.asarray(sizes)
+
+
+@pytest.mark.parametrize("start", [1e-6, RIGHT, 10.0])
+def test_variance_rule_finds_the_step_size_from_any_start(start):
+    found, sizes = steer(start, [])
+    assert found == pytest.approx(RIGHT, rel=0.03)
+    np.testing.assert_allclose(sizes[500:], RIGHT, rtol=0.3)
+
+
+@pytest.mark.parametrize("when", [1500, 2990, 3010, 3500, 3950])
+def test_a_run_of_rejects_does_not_freeze_the_chain(when):
+    found, sizes = steer(1e-2, np.arange(when, when + 40))
+    assert found == pytest.approx(RIGHT, rel=0.1)
+    # While it lasts the step does get shorter, as the chain may need that to leave.
+    assert sizes[when + 39] < 0.9 * sizes[when - 1]
+
+
+def test_many_rejects_shorten_the_step():
+    found, _ = steer(1e-2, np.arange(0, 4000, 10))
+    assert found < RIGHT / 3

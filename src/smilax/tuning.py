@@ -106,9 +106,14 @@ class VarianceRule(NamedTuple):
         log ε ← log ε − gain/6 · log(EEVPD / target),   at most a factor `most` up or down,
 
     with gain 1 until `settle` of warm-up and then falling as the inverse of the number of blocks (Robbins and Monro
-    1951); the step size used for sampling is the mean of log ε over those last blocks (Polyak and Juditsky 1992). A
-    rejected step ends its block and shrinks ε at once. Blocks are short at first, so that any start between 10⁻⁶ and 10
-    is left within a few hundred steps.
+    1951); the step size used for sampling is the mean of log ε over those last blocks (Polyak and Juditsky 1992), a
+    single one of which pulls no harder than a factor `most` away from the mean would. Blocks are short at first, so
+    that any start between 10⁻⁶ and 10 is left within a few hundred steps.
+
+    A rejected step ends its block and shrinks ε at once. After the short blocks that is a retreat: a run of rejects,
+    where a chain has come to a steep place, may shrink ε as far as it takes, but with the next whole block ε is back to
+    no less than 1/`most` of what it was (or nearer, by the gain). Else one bad place late in warm-up, when the gain
+    is too small for growth, would leave a chain frozen.
 
     Attributes:
         target: EEVPD to steer to, nats² per parameter.
@@ -131,6 +136,7 @@ class VarianceState(NamedTuple):
 
     Attributes:
         log_step: log ε.
+        anchor: log ε after the last whole block.
         average: mean of log ε over the blocks since `settle`.
         averaged: how many those are, int32.
         blocks: number of blocks so far, int32.
@@ -141,6 +147,7 @@ class VarianceState(NamedTuple):
     """
 
     log_step: jax.Array
+    anchor: jax.Array
     average: jax.Array
     averaged: jax.Array
     blocks: jax.Array
@@ -154,7 +161,8 @@ class VarianceState(NamedTuple):
 def variance_init(step_size: jax.Array) -> VarianceState:
     """The tuner before its first step."""
     zero, none = jnp.zeros_like(step_size), jnp.zeros((), jnp.int32)
-    return VarianceState(jnp.log(step_size), jnp.log(step_size), none, none, none, zero, zero, zero, zero)
+    log_step = jnp.log(step_size)
+    return VarianceState(log_step, log_step, log_step, none, none, none, zero, zero, zero, zero)
 
 
 def variance_update(
@@ -193,18 +201,22 @@ def variance_update(
     move = -gain / 6 * (jnp.log(eevpd + jnp.finfo(dtype).tiny) - jnp.log(jnp.asarray(rule.target, dtype)))
     move = jnp.clip(move, -jnp.log(rule.most), jnp.log(rule.most))
     # A reject says that the step is far too long here, unless such steps are as rare as late in warm-up.
-    move = jnp.where(full & accepted, move, -gain * jnp.log(rule.most) / 2)
-    log_step = jnp.where(done, jnp.minimum(state.log_step + move, jnp.log(largest)), state.log_step)
+    whole, most = full & accepted, jnp.log(jnp.asarray(rule.most, dtype))
+    searching = state.blocks < rule.first_blocks
+    least = jnp.where(searching, -jnp.inf, state.anchor - gain * most)
+    log_step = jnp.where(whole, jnp.maximum(state.log_step + move, least), state.log_step - gain * most / 2)
+    log_step = jnp.where(done, jnp.minimum(log_step, jnp.log(largest)), state.log_step)
     # Steps of no length at all would never be left again.
     log_step = jnp.maximum(log_step, jnp.log(jnp.finfo(dtype).tiny) / 4)
-    averaged = state.averaged + (done & late).astype(jnp.int32)
-    average = state.average + jnp.where(
-        done & late, (log_step - state.average) / jnp.maximum(averaged, 1).astype(dtype), 0
-    )
-    weight = jnp.where(full & accepted, jnp.maximum(0.1, 1 / (state.blocks + 1).astype(dtype)), 0)
+    counted = whole & late
+    averaged = state.averaged + counted.astype(jnp.int32)
+    pull = jnp.where(averaged > 1, jnp.clip(log_step - state.average, -most, most), log_step - state.average)
+    average = state.average + jnp.where(counted, pull / jnp.maximum(averaged, 1).astype(dtype), 0)
+    weight = jnp.where(whole, jnp.maximum(0.1, 1 / (state.blocks + 1).astype(dtype)), 0)
     return VarianceState(
         log_step=log_step,
-        average=jnp.where(late, average, log_step),
+        anchor=jnp.where(whole | searching, log_step, state.anchor),
+        average=jnp.where(late, average, jnp.where(whole | searching, log_step, state.average)),
         averaged=averaged,
         blocks=state.blocks + done.astype(jnp.int32),
         filled=jnp.where(done, 0, filled),
