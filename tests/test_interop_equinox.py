@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from smilax.interop.equinox import from_equinox
-from smilax.priors import leaf_paths
+from smilax.structure import leaf_paths
 
 
 def mlp(key):

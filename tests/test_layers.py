@@ -16,6 +16,7 @@ SOURCE = ROOT / "src"
 # less the modules of it that have their own, and may import from itself. A new module has to be given its place here.
 ORDER = """
     trees
+    structure
     conditional
     packing
     shuffling
@@ -40,6 +41,13 @@ ORDER = """
     progress
     chains
     store
+    interrupts
+    result
+    recording
+    running
+    persistence
+    loading
+    resuming
     sampling
     ensemble
     predict
@@ -55,9 +63,10 @@ ORDER = """
     cli
 """.split()
 # The core may be used, and read, without the machinery that runs it.
-CORE = """trees conditional packing network priors likelihoods posterior noise friction geometry microcanonical
-    tuning""".split()
-MACHINERY = """samplers data validation progress chains store sampling ensemble predict metrics diagnostics plots report
+CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
+    microcanonical tuning""".split()
+MACHINERY = """samplers data validation progress chains store interrupts result recording running persistence loading
+    resuming sampling ensemble predict metrics diagnostics plots report
     smilax demo cli""".split()
 # Import name -> name of the distribution that pyproject.toml lists.
 DISTRIBUTION = {"arviz_base": "arviz-base", "sklearn": "scikit-learn"}

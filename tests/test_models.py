@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from smilax.models import lenet, mlp
-from smilax.priors import leaf_paths
+from smilax.structure import leaf_paths
 
 
 def count(params):

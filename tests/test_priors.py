@@ -9,6 +9,7 @@ import scipy.integrate
 import scipy.stats as st
 
 from smilax import priors as pr
+from smilax.structure import leaf_paths
 
 PARAMS = {
     "likelihood": {"log_scale": jnp.asarray(0.3)},
@@ -84,7 +85,7 @@ def test_by_path_takes_the_first_match():
     assert precision["likelihood"]["log_scale"] == 1.0
     assert precision["network"]["layers"][0]["weight"] == 4.0
     assert math.isnan(precision["network"]["layers"][0]["bias"])
-    assert pr.leaf_paths(PARAMS) == PATHS
+    assert leaf_paths(PARAMS) == PATHS
 
 
 def test_by_path_names_leaves_and_patterns_left_over():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import smilax as sx
-from smilax import sampling
+from smilax import running
 from smilax.progress import Progress
 
 # Programs are compiled for every case, and nothing here depends on the precision.
@@ -66,15 +66,15 @@ def test_a_chain_is_the_same_alone_and_among_others(method):
 @pytest.mark.parametrize("method", ["vectorized", "sequential"])
 def test_chunks_do_not_matter(method, monkeypatch):
     reference = run(chain_method=method)
-    monkeypatch.setattr(sampling, "FIRST_CHUNK", 5)
-    monkeypatch.setattr(sampling, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(running, "FIRST_CHUNK", 5)
+    monkeypatch.setattr(running, "CHUNK_SECONDS", 0.0)
     assert same(run(chain_method=method), reference, 3)
-    monkeypatch.setattr(sampling, "SLOT_BYTES", 1)
+    monkeypatch.setattr(running, "SLOT_BYTES", 1)
     assert same(run(chain_method=method), reference, 3)
 
 
 def test_each_phase_is_compiled_once(monkeypatch):
-    monkeypatch.setattr(sampling, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(running, "CHUNK_SECONDS", 0.0)
     compiled = []
     original = jax.stages.Lowered.compile
     monkeypatch.setattr(jax.stages.Lowered, "compile", lambda *a, **k: compiled.append(1) or original(*a, **k))
@@ -105,7 +105,7 @@ def test_going_on_is_the_same_as_never_having_stopped():
 
 def test_without_packing_and_with_it_agree(monkeypatch):
     packed = run(num_warmup=0, num_samples=5, thinning=1)
-    monkeypatch.setattr("smilax.sampling.packable", lambda params: False)
+    monkeypatch.setattr("smilax.running.packable", lambda params: False)
     plain = run(num_warmup=0, num_samples=5, thinning=1)
     # Start velocities come from the same key but in another layout, so only the laws agree; shapes must.
     assert jax.tree.map(np.shape, packed.draws) == jax.tree.map(np.shape, plain.draws)

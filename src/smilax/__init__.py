@@ -9,10 +9,14 @@ from smilax import priors as priors
 from smilax.bnn import NetworkPosterior as NetworkPosterior
 from smilax.bnn import bnn as bnn
 from smilax.data import Batches as Batches
+from smilax.loading import load as load
 from smilax.network import Network as Network
 from smilax.posterior import Posterior as Posterior
 from smilax.predict import Prediction as Prediction
 from smilax.predict import predict as predict
+from smilax.recording import Store as Store
+from smilax.result import Result as Result
+from smilax.resuming import resume as resume
 from smilax.samplers import Info as Info
 from smilax.samplers import SamplingAlgorithm as SamplingAlgorithm
 from smilax.samplers import ismile as ismile
@@ -23,7 +27,6 @@ from smilax.samplers import sghmc as sghmc
 from smilax.samplers import sgld as sgld
 from smilax.samplers import smile as smile
 from smilax.samplers import smile_naive as smile_naive
-from smilax.sampling import Result as Result
 from smilax.sampling import sample as sample
 
 if _TYPE_CHECKING:
@@ -60,6 +63,7 @@ __all__ = [
     "Prediction",
     "Result",
     "SamplingAlgorithm",
+    "Store",
     "bnn",
     "datasets",
     "diagnose",
@@ -67,6 +71,7 @@ __all__ = [
     "geometry",
     "ismile",
     "likelihoods",
+    "load",
     "mclmc",
     "metrics",
     "models",
@@ -75,6 +80,7 @@ __all__ = [
     "priors",
     "psmile",
     "psmile_naive",
+    "resume",
     "sample",
     "sghmc",
     "sgld",

@@ -67,7 +67,8 @@ def chunk_program(
 ) -> Callable:
     """The program of one phase: `(states, keys, data, bounds) -> (states, draws, infos)`, chains leading.
 
-    In warm-up no parameters are kept and `draws` is None. Slots beyond the chunk's segments hold zeros.
+    In warm-up no parameters are kept and `draws` is None. Slots beyond the chunk's segments hold zeros. `accepted` is
+    the number of the chunk's steps in the segment that were accepted: a segment may be shared out over several chunks.
     """
 
     def advance(keys, data, bounds, t, state):
@@ -97,7 +98,7 @@ def chunk_program(
             low = jnp.maximum(bounds.start, (first + k) * thinning)
             high = jnp.minimum(bounds.stop, (first + k + 1) * thinning)
             state, info, accepted = jax.lax.fori_loop(low, high, take_step, (state, blank, blank.accepted))
-            info = info._replace(accepted=accepted / (high - low).astype(accepted.dtype))
+            info = info._replace(accepted=accepted)
             infos = jax.tree.map(lambda buffer, leaf: buffer.at[k].set(leaf), infos, info)
             draws = jax.tree.map(
                 lambda buffer, leaf: buffer.at[k].set(leaf), draws, None if warming_up else state.params
@@ -144,6 +145,24 @@ def group_indices(num_chains: int, groups: int, method: ChainMethod) -> list[np.
     if method == "vectorized":
         length = max(length, 2)
     return [np.arange(g * length, (g + 1) * length) for g in range(groups)]
+
+
+class Groups:
+    """Chains laid out in groups of equal size, and back."""
+
+    def __init__(self, num_chains: int, groups: int, method: ChainMethod):
+        self.num_chains = num_chains
+        self.indices = group_indices(num_chains, groups, method)
+
+    def split(self, tree: Any) -> list[Any]:
+        """A tree with a leading chain axis, a part for each group."""
+        last = self.num_chains - 1
+        # A copy each: the groups' states are donated, what the caller gave is not.
+        return [jax.tree.map(lambda x, i=i: jnp.copy(x[np.minimum(i, last)]), tree) for i in self.indices]
+
+    def join(self, parts: list[Any]) -> Any:
+        """The inverse of `split`, in NumPy arrays of their own."""
+        return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs])[: self.num_chains], *parts)
 
 
 class Phase:

@@ -16,15 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smilax.structure import leaf_paths
+
 __all__ = ["Flat", "Laplace", "Normal", "Prior", "StudentT", "as_prior", "by_path"]
 
 UNKNOWN = float("nan")
-
-
-def leaf_paths(params: Any) -> list[str]:
-    """The path of every leaf, in the order of `jax.tree.leaves`: 'network/layers/0/weight'."""
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
 
 
 class Prior(abc.ABC):

@@ -24,6 +24,12 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
+    def skip(self, steps: int) -> None:
+        """Steps that an earlier run has done: part of the whole, and of no rate."""
+        if self._bar is not None and steps:
+            self._bar.initial = self._bar.n = steps
+            self._bar.refresh()
+
     def update(self, steps: int, infos: Any, filled: int, warming_up: bool) -> None:
         """Shows a chunk of `steps` steps whose reports fill the first `filled` slots of `infos`."""
         if self._bar is None:

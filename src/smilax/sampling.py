@@ -1,118 +1,28 @@
 """`sample`: chains × steps."""
 
-import signal
-import threading
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from smilax import trees
-from smilax.chains import Bounds, ChainMethod, Phase, chain_keys, group_indices, num_groups, segments
+from smilax.chains import ChainMethod
 from smilax.data import Batches, as_batches, check_batch_size
-from smilax.packing import pack, packable, unpack
+from smilax.interrupts import Interrupt
+from smilax.packing import unpack
+from smilax.persistence import commit, describe_run, settings, versions
 from smilax.progress import Progress
+from smilax.recording import MemoryRecorder, Store, leaf_names
+from smilax.result import Result
+from smilax.resuming import run_with_store
+from smilax.running import Lengths, Position, Run
 from smilax.samplers.base import SamplingAlgorithm
+from smilax.store import StoreWriter
 from smilax.validation import chain_params, check_data, check_density, check_lengths
-
-# A chunk is as long as Ctrl-C and the progress bar may wait; its slots are as many as fit the memory set aside.
-CHUNK_SECONDS = 0.5
-FIRST_CHUNK = 32
-SLOT_BYTES = 2**25
-WARMUP_RECORDS = 1000
-
-
-class RunState(NamedTuple):
-    """Where a run stands.
-
-    Attributes:
-        chains: the algorithm's states, leaves with a leading chain axis.
-        step: steps taken since the run's beginning, warm-up included; keys of later steps follow from it.
-    """
-
-    chains: Any
-    step: int
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What `sample` returns.
-
-    Attributes:
-        draws: pytree like the parameters, NumPy leaves `(chain, draw, …)`.
-        info: what the steps reported at each draw, NumPy leaves `(chain, draw)`; `accepted` is a mean over the
-            thinning interval.
-        warmup_info: the same along warm-up, about a thousand records.
-        state: where the run stands; pass the result as `params` of another `sample` to go on.
-        config: settings of the run, JSON-able.
-        seconds: wall-clock time of warm-up and sampling, compilation included.
-        interrupted: whether the run was stopped before its end.
-    """
-
-    draws: Any
-    info: Any
-    warmup_info: Any
-    state: RunState
-    config: dict[str, Any]
-    seconds: float
-    interrupted: bool
-
-    @property
-    def num_chains(self) -> int:
-        """Number of chains."""
-        return int(np.shape(jax.tree.leaves(self.draws)[0])[0])
-
-    @property
-    def num_draws(self) -> int:
-        """Draws per chain."""
-        return int(np.shape(jax.tree.leaves(self.draws)[0])[1])
-
-
-class _Interrupt:
-    """Set by the first Ctrl-C; a second one raises at once."""
-
-    def __init__(self):
-        self.requested = False
-
-    @contextmanager
-    def listening(self):
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = signal.getsignal(signal.SIGINT)
-
-        def handler(signum, frame):
-            if self.requested:
-                raise KeyboardInterrupt
-            self.requested = True
-
-        signal.signal(signal.SIGINT, handler)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
-
-
-class _Groups:
-    """Chains laid out in groups of equal size, and back."""
-
-    def __init__(self, num_chains: int, groups: int, method: ChainMethod):
-        self.num_chains = num_chains
-        self.indices = group_indices(num_chains, groups, method)
-
-    def split(self, tree: Any) -> list[Any]:
-        last = self.num_chains - 1
-        # A copy each: the groups' states are donated, what the caller gave is not.
-        return [jax.tree.map(lambda x, i=i: jnp.copy(x[np.minimum(i, last)]), tree) for i in self.indices]
-
-    def join(self, parts: list[Any]) -> Any:
-        return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs])[: self.num_chains], *parts)
 
 
 def sample(
@@ -127,6 +37,7 @@ def sample(
     thinning: int = 1,
     batch_size: int | None = None,
     chain_method: ChainMethod = "vectorized",
+    store: str | Path | Store | None = None,
     progress_bar: bool = True,
 ) -> Result:
     """Runs chains of a sampling algorithm.
@@ -136,7 +47,12 @@ def sample(
     computing twice: use `chain_method="sequential"` for one long chain). Each phase is compiled once. On CPU the
     chains of small models are driven by as many threads as there are cores.
 
-    Ctrl-C ends the run after the current chunk (about half a second) and returns what was drawn.
+    Ctrl-C and SIGTERM end the run after the current chunk (about half a second) and return what was drawn; with a store
+    SIGTERM ends the program, once everything is on disk.
+
+    With a store, draws go to disk while the run goes on, and memory stays flat however many there are. A run that was
+    interrupted, killed at whatever instant, or is to be longer, goes on with `sx.resume`; `sx.load` reads it at any
+    time.
 
     Args:
         key: JAX random key.
@@ -150,9 +66,12 @@ def sample(
         thinning: steps per draw.
         batch_size: B; None takes all rows at each step.
         chain_method: `"vectorized"` or `"sequential"` (one chain after another inside one compiled program).
+        store: a directory for draws and resumable state, or an `sx.Store` with settings; one that exists already is
+            refused.
         progress_bar: show steps/s, time left, mean |ΔE|, and rejects.
 
     Raises:
+        StoreError: if the store exists, is in use, or cannot be written; what was committed stays readable.
         TypeError, ValueError: on input that makes no sense, naming the argument, what was given and what is allowed.
 
     Example:
@@ -170,7 +89,57 @@ def sample(
         >>> result.draws.shape
         (3, 20, 2)
     """
-    num_warmup, num_samples, thinning = check_lengths(num_warmup, num_samples, thinning)
+    lengths = Lengths(*check_lengths(num_warmup, num_samples, thinning))
+    batches, batch_size = check_setting(algorithm, data, batch_size, chain_method)
+    if isinstance(store, (str, Path)):
+        store = Store(store)
+    elif store is not None and not isinstance(store, Store):
+        raise TypeError(f"store must be a path, an sx.Store or None, got {store!r}")
+
+    begin = time.perf_counter()
+    chains, first_step = None, 0
+    if isinstance(params, Result):
+        if num_chains is not None:
+            raise ValueError("num_chains cannot be given when params is a Result: it has its own chains")
+        if params.state is None:
+            raise ValueError("params is a Result that was only loaded: go on from its store with sx.resume")
+        chains, first_step = params.state
+        num_chains = jax.tree.leaves(chains.params)[0].shape[0]
+        params = unpack(chains.params, batch_ndim=1)
+    else:
+        params, num_chains = chain_params(params, num_chains)
+        if algorithm.posterior is not None:
+            first = jax.tree.map(jnp.asarray, batches.data)
+            probe = batches.draw(first, jax.random.key(0), jnp.zeros((), jnp.uint32), batch_size)
+            check_density(algorithm.posterior, params, probe)
+    num_params = trees.size(params) // num_chains
+    run = Run(algorithm, batches, batch_size, key, num_chains, num_params, lengths, chain_method, first_step)
+    if store is None:
+        return _in_memory(run, params, chains, begin, progress_bar)
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), params)
+    if not any(store.keeps(name) for name in leaf_names(one)):
+        raise ValueError(f"store: select keeps none of the parameters {leaf_names(one)}")
+    config = describe_run(run, one, store)
+    with StoreWriter.create(
+        store.path, config=config, num_chains=num_chains, versions=versions(), interval=store.interval
+    ) as writer:
+        # Before anything is compiled: a run that is killed meanwhile can be resumed too.
+        commit(writer, "params" if chains is None else "chains", params if chains is None else chains, Position())
+        writer.flush()
+        return run_with_store(
+            run,
+            writer,
+            store,
+            lambda: run.init(params) if chains is None else chains,
+            Position(),
+            one,
+            begin,
+            progress_bar,
+        )
+
+
+def check_setting(algorithm: Any, data: Any, batch_size: int | None, chain_method: Any) -> tuple[Batches, int]:
+    """Batches and batch size, after checks of everything that does not depend on the parameters."""
     if not isinstance(algorithm, SamplingAlgorithm):
         raise TypeError(f"algorithm must be a SamplingAlgorithm, e.g. sx.psmile(posterior), got {algorithm!r}")
     if chain_method not in ("vectorized", "sequential"):
@@ -186,100 +155,7 @@ def sample(
         _check_independent(algorithm, batches)
     if algorithm.posterior is not None:
         check_data(algorithm.posterior, batches)
-    device_data = jax.tree.map(jnp.asarray, batches.data)
-
-    begin = time.perf_counter()
-    if isinstance(params, Result):
-        if num_chains is not None:
-            raise ValueError("num_chains cannot be given when params is a Result: it has its own chains")
-        chains, first_step = params.state
-        num_chains = params.num_chains
-        num_params = trees.size(chains.params) // num_chains
-        groups = _Groups(num_chains, num_groups(num_chains, num_params, chain_method), chain_method)
-        states = groups.split(chains)
-        keys = [chain_keys(key, jnp.asarray(i)) for i in groups.indices]
-    else:
-        params, num_chains = chain_params(params, num_chains)
-        first_step = 0
-        num_params = trees.size(params) // num_chains
-        if algorithm.posterior is not None:
-            probe = batches.draw(device_data, jax.random.key(0), jnp.zeros((), jnp.uint32), batch_size)
-            check_density(algorithm.posterior, params, probe)
-        if packable(jax.tree.map(lambda x: x[0], params)):
-            params = jax.vmap(pack)(params)
-        groups = _Groups(num_chains, num_groups(num_chains, num_params, chain_method), chain_method)
-        keys = [chain_keys(key, jnp.asarray(i)) for i in groups.indices]
-        init = jax.jit(jax.vmap(algorithm.init))
-        # Group by group: states must not depend on how many chains start together.
-        states = [
-            init(jax.vmap(lambda k: jax.random.fold_in(k, 2**32 - 1))(k.algorithm), p)
-            for k, p in zip(keys, groups.split(params), strict=True)
-        ]
-
-    draw_bytes = sum(x.nbytes for x in jax.tree.leaves(states[0].params))
-    interrupt = _Interrupt()
-    progress = Progress(num_warmup + num_samples // thinning * thinning, num_chains, progress_bar)
-    with interrupt.listening(), ThreadPoolExecutor(len(states)) as pool, progress:
-
-        def run_phase(states, *, warming_up, every, steps, offset):
-            slots = max(1, min(steps // every, SLOT_BYTES // max(draw_bytes, 1), 1024)) + 1
-            phase = Phase(
-                algorithm, batches, batch_size, device_data, keys, states[0],
-                warming_up=warming_up, thinning=every, slots=slots, method=chain_method,
-            )  # fmt: skip
-            recorder = _Recorder(steps // every)
-            done, length = 0, FIRST_CHUNK
-            while done < steps and not interrupt.requested:
-                stop = min(steps, done + length, (done // every + slots) * every)
-                clock = time.perf_counter()
-                states, draws, infos = phase.run(pool, states, Bounds(done, stop, offset, max(steps, 1)))
-                used = time.perf_counter() - clock
-                whole = stop // every - done // every
-                recorder.add(groups.join(draws), groups.join(infos), whole)
-                progress.update(stop - done, groups.join(infos), segments(done, stop, every), warming_up)
-                # The first chunk's time is mostly compilation, so it says nothing but that more can be asked for.
-                pace = 8 if done == 0 else min(8.0, CHUNK_SECONDS / max(used, 1e-9))
-                length = max(1, int((stop - done) * pace))
-                done = stop
-            return states, recorder, done
-
-        every = max(1, num_warmup // WARMUP_RECORDS)
-        states, warmed, steps_done = run_phase(
-            states, warming_up=True, every=every, steps=num_warmup, offset=first_step
-        )  # fmt: skip
-        step = first_step + steps_done
-        states, sampled, steps_done = run_phase(
-            states, warming_up=False, every=thinning, steps=num_samples // thinning * thinning, offset=step
-        )
-        step += steps_done
-
-    draws, info = sampled.finish()
-    _, warmup_info = warmed.finish()
-    if interrupt.requested:
-        kept = 0 if draws is None else np.shape(jax.tree.leaves(draws)[0])[1]
-        warnings.warn(f"interrupted: {kept} draws a chain were kept", stacklevel=2)
-    if draws is None:
-        draws = jax.tree.map(lambda x: np.zeros((num_chains, 0, *x.shape[1:]), x.dtype), states[0].params)
-    return Result(
-        draws=unpack(draws, batch_ndim=2),
-        info=info,
-        warmup_info=warmup_info,
-        state=RunState(groups.join(states), step),
-        config={
-            "algorithm": dict(algorithm.config),
-            "batches": batches.config(),
-            "batch_size": batch_size,
-            "num_chains": num_chains,
-            "num_warmup": num_warmup,
-            "num_samples": num_samples,
-            "thinning": thinning,
-            "chain_method": chain_method,
-            "num_rows": batches.num_rows,
-            "num_params": num_params,
-        },
-        seconds=time.perf_counter() - begin,
-        interrupted=interrupt.requested,
-    )
+    return batches, batch_size
 
 
 def _check_independent(algorithm: SamplingAlgorithm, batches: Batches) -> None:
@@ -296,28 +172,30 @@ def _check_independent(algorithm: SamplingAlgorithm, batches: Batches) -> None:
         )
 
 
-class _Recorder:
-    """Collects the whole segments of successive chunks into arrays `(chain, draw, …)`."""
-
-    def __init__(self, capacity: int):
-        self._capacity, self._filled, self._arrays = capacity, 0, None
-
-    def add(self, draws: Any, infos: Any, whole: int) -> None:
-        if self._arrays is None:
-            self._arrays = jax.tree.map(
-                lambda x: np.empty((x.shape[0], self._capacity, *x.shape[2:]), x.dtype), (draws, infos)
-            )
-        end = self._filled + whole
-
-        def copy(target, source):
-            target[:, self._filled : end] = source[:, :whole]
-
-        jax.tree.map(copy, self._arrays, (draws, infos))
-        self._filled = end
-
-    def finish(self) -> tuple[Any, Any]:
-        if self._arrays is None:
-            return None, None
-        if self._filled == self._capacity:
-            return self._arrays
-        return jax.tree.map(lambda x: x[:, : self._filled], self._arrays)
+def _in_memory(run: Run, params: Any, chains: Any, begin: float, progress_bar: bool) -> Result:
+    lengths, interrupt = run.lengths, Interrupt()
+    records = lengths.num_warmup // lengths.every("warmup")
+    draws = lengths.sampling_steps // lengths.thinning
+    recorder = MemoryRecorder({"warmup_info": records, "info": draws, "draws": draws})
+    with (
+        interrupt.listening(),
+        Progress(lengths.num_warmup + lengths.sampling_steps, run.num_chains, progress_bar) as bar,
+    ):
+        if chains is None:
+            chains = run.init(params)
+        state, _ = run.execute(chains, Position(), recorder, interrupt, bar)
+    drawn = recorder.finish("draws")
+    if drawn is None:
+        drawn = jax.tree.map(lambda x: np.zeros((x.shape[0], 0, *x.shape[1:]), x.dtype), state.chains.params)
+    drawn = unpack(drawn, batch_ndim=2)
+    if interrupt.requested:
+        warnings.warn(f"interrupted: {np.shape(jax.tree.leaves(drawn)[0])[1]} draws a chain were kept", stacklevel=3)
+    return Result(
+        draws=drawn,
+        info=recorder.finish("info"),
+        warmup_info=recorder.finish("warmup_info"),
+        state=state,
+        config=settings(run),
+        seconds=time.perf_counter() - begin,
+        interrupted=interrupt.requested,
+    )

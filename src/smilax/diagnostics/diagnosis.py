@@ -21,9 +21,9 @@ from smilax.diagnostics.kernel_rows import (
 )
 from smilax.diagnostics.quantities import watched
 from smilax.diagnostics.table import Diagnosis, Row, missing
+from smilax.result import Result
 from smilax.samplers.base import SamplingAlgorithm
 from smilax.samplers.ismile_state import IsmileState
-from smilax.sampling import Result
 from smilax.validation import check_count
 
 
@@ -93,12 +93,15 @@ def diagnose(
         advice = "Draw independent batches, the default of sx.Batches: over an epoch the noise sums to zero."
         rows.append(Row("batches", math.nan, "shuffled epochs", "independent", "bad", advice))
     share = _noise_factor(result.config)
-    states = result.state.chains
+    states = None if result.state is None else result.state.chains
     metric = kernel_metric(states)
     if share == 0:
         rows.append(_noise_free(config))
     elif posterior is None or batches is None:
         rows.append(missing("noise isotropy", "needs algorithm and data", "Give diagnose both."))
+    elif states is None:
+        advice = "A loaded result has draws only: sx.resume a finished run, and it comes back with its state."
+        rows.append(missing("noise isotropy", "needs the run's state", advice))
     elif metric is None:
         rows.append(missing("noise isotropy", "the metric is not known", "This sampler's state has no geometry."))
     elif batch_size < 2:

@@ -1,0 +1,73 @@
+"""Results from a store: draws that are read where they are asked for."""
+
+import math
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from smilax.result import Result, RunState
+from smilax.store import Contents, read
+from smilax.structure import rebuild
+
+
+def load(path: str | Path) -> Result:
+    """Opens a run's store; draws are read lazily, per leaf, chain and slice of draws.
+
+    Works while the run is still going, with the draws that are committed by now. Nothing of the model is needed: the
+    draws are in dictionaries, lists and tuples like the parameters; a module's fields are in a dictionary, which
+    `sx.predict` knows how to put back. If only some leaves are kept, `draws` is a dictionary by path.
+
+    Args:
+        path: the directory.
+
+    Raises:
+        StoreMissing: if there is no store.
+        StoreVersion: if a newer version of smilax wrote it.
+        StoreCorrupt: if the manifest is damaged; damage to a shard is found when its draws are read, and others stay
+            readable.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpy as np, smilax as sx, tempfile
+        >>> posterior = sx.Posterior(
+        ...     lambda m: -0.5 * jnp.sum(m**2), lambda m, x: -0.5 * jnp.sum((x - m) ** 2, axis=-1), num_data=100
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = sx.sample(
+        ...         jax.random.key(0), sx.sgld(posterior, 1e-3), np.ones((100, 2), np.float32), jnp.zeros(2),
+        ...         num_chains=2, num_warmup=10, num_samples=20, batch_size=10, store=f"{folder}/run",
+        ...         progress_bar=False,
+        ...     )
+        ...     loaded = sx.load(f"{folder}/run")
+        ...     loaded.draws.shape, np.array_equal(loaded.draws[1, 5:10], result.draws[1, 5:10])
+        ((2, 20, 2), True)
+    """
+    path = Path(path)
+    contents = read(path)
+    return stored_result(path, contents, None, math.nan, contents.manifest.status == "interrupted")
+
+
+def stored_result(
+    path: Path, contents: Contents, state: RunState | None, seconds: float, interrupted: bool, like: Any = None
+) -> Result:
+    """A result whose draws are in a store, in the containers of `like` (parameters) or in plain ones."""
+    config = contents.manifest.config
+    draws: dict[str, Any] = contents.arrays("draws")
+    wanted = {name: (tuple(shape), np.dtype(dtype)) for name, shape, dtype in config["posterior"]["leaves"]}
+    names = config["stored"]["leaves"]
+    if not draws:
+        chains = config["settings"]["num_chains"]
+        draws = {name: np.zeros((chains, 0, *wanted[name][0]), wanted[name][1]) for name in names}
+    tree: Any = {name: draws[name] for name in names}
+    if len(names) == len(wanted):
+        leaves = [draws[name] for name in wanted]
+        structure = config["structure"]
+        tree = rebuild(structure, leaves) if like is None else jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+    def reports(group):
+        arrays = contents.arrays(group)
+        return namedtuple("Info", arrays)(*map(np.asarray, arrays.values())) if arrays else None
+
+    return Result(tree, reports("info"), reports("warmup_info"), state, config["settings"], seconds, interrupted, path)

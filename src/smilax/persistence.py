@@ -1,0 +1,209 @@
+"""What a run writes to its store, so that another process can go on with it: settings, fingerprints and states."""
+
+import hashlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smilax.data import Batches
+from smilax.posterior import Posterior
+from smilax.recording import Store, leaf_names
+from smilax.running import Lengths, Position, Run
+from smilax.samplers.base import SamplingAlgorithm
+from smilax.store import StoreCorrupt, StoreWriter
+from smilax.structure import describe, rebuild
+
+# More than this is not read in full for a fingerprint: rows spread over the array stand for it.
+HASHED_BYTES = 2**28
+PACKAGES = ("smilax", "jax", "jaxlib", "numpy", "safetensors")
+# Log densities of one model on two machines differ by rounding; those of two models do not by so little.
+SAME_DENSITY = 1e-3
+
+
+def versions() -> dict[str, str]:
+    """Of the software that writes the store."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def data_fingerprint(batches: Batches) -> dict[str, Any]:
+    """Names, shapes and dtypes of the data's arrays, and a hash of their content."""
+    arrays, digest = [], hashlib.blake2b(digest_size=16)
+    for name, leaf in zip(leaf_names(batches.data), jax.tree.leaves(batches.data), strict=True):
+        array = leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)
+        arrays.append([name, list(array.shape), str(array.dtype)])
+        rows = len(array)
+        step = max(1, -(-array.nbytes // HASHED_BYTES))
+        block = max(1, HASHED_BYTES // 16 // max(1, array.nbytes // max(rows, 1)))
+        for start in range(0, rows, block * step):
+            digest.update(np.ascontiguousarray(array[start : start + block]).tobytes())
+    return {"arrays": arrays, "content": digest.hexdigest(), "batches": batches.config()}
+
+
+def posterior_fingerprint(posterior: Posterior | None, params: Any, batches: Batches) -> dict[str, Any]:
+    """The parameters' names, shapes and dtypes, and a log density at a fixed point on the first rows.
+
+    `params` are those of one chain, or their shapes and dtypes.
+    """
+    leaves = [
+        [name, list(leaf.shape), str(leaf.dtype)]
+        for name, leaf in zip(leaf_names(params), jax.tree.leaves(params), strict=True)
+    ]
+    found: dict[str, Any] = {"leaves": leaves, "num_data": None, "density": None}
+    if posterior is not None:
+        point = jax.tree.map(
+            lambda leaf: (0.1 * jnp.cos(jnp.arange(leaf.size))).astype(leaf.dtype).reshape(leaf.shape), params
+        )
+        few = jax.tree.map(lambda leaf: jnp.asarray(leaf[: min(8, batches.num_rows)]), batches.data)
+        if batches.transform is None:
+            density = float(jax.jit(posterior.log_density)(point, few))
+            found["density"] = density if np.isfinite(density) else None
+        found["num_data"] = int(posterior.num_data)
+    return found
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """What `Result.config` says of a run."""
+    return {
+        "algorithm": dict(run.algorithm.config),
+        "batches": run.batches.config(),
+        "batch_size": run.batch_size,
+        "num_chains": run.num_chains,
+        "num_warmup": run.lengths.num_warmup,
+        "num_samples": run.lengths.num_samples,
+        "thinning": run.lengths.thinning,
+        "chain_method": run.chain_method,
+        "num_rows": run.batches.num_rows,
+        "num_params": run.num_params,
+    }
+
+
+def describe_run(run: Run, params: Any, options: Store) -> dict[str, Any]:
+    """The part of a manifest that says what run it is; `params` are those of one chain."""
+    return {
+        "settings": settings(run),
+        "key": np.asarray(jax.random.key_data(run.key)).tolist(),
+        "key_impl": str(jax.random.key_impl(run.key)),
+        "first_step": run.first_step,
+        "data": data_fingerprint(run.batches),
+        "posterior": posterior_fingerprint(run.algorithm.posterior, params, run.batches),
+        "structure": describe(params),
+        "stored": {
+            "dtype": options.dtype,
+            "interval": options.interval,
+            "leaves": [name for name in leaf_names(params) if options.keeps(name)],
+        },
+    }
+
+
+def restore_run(config: dict[str, Any], algorithm: SamplingAlgorithm, batches: Batches) -> Run:
+    """The run that a manifest describes, with an algorithm and data that have been checked against it."""
+    key = jax.random.wrap_key_data(jnp.asarray(config["key"], jnp.uint32), impl=config["key_impl"])
+    given = config["settings"]
+    return Run(
+        algorithm=algorithm,
+        batches=batches,
+        batch_size=given["batch_size"],
+        key=key,
+        num_chains=given["num_chains"],
+        num_params=given["num_params"],
+        lengths=Lengths(given["num_warmup"], given["num_samples"], given["thinning"]),
+        chain_method=given["chain_method"],
+        first_step=config["first_step"],
+    )
+
+
+def check_same(config: dict[str, Any], algorithm: SamplingAlgorithm, batches: Batches, params: Any) -> None:
+    """Raises ValueError unless algorithm, posterior and data are those the store was made with.
+
+    `params` are shapes and dtypes of one chain's parameters.
+    """
+    ours, theirs = _plain(dict(algorithm.config)), config["settings"]["algorithm"]
+    if ours != theirs:
+        names = sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k))
+        changes = ", ".join(f"{k} = {ours.get(k)!r} (the store: {theirs.get(k)!r})" for k in names)
+        raise ValueError(f"algorithm is not that of the store: {changes}")
+    found, wanted = data_fingerprint(batches), config["data"]
+    if found["arrays"] != wanted["arrays"]:
+        raise ValueError(f"data is not that of the store: it has {found['arrays']}, the store's had {wanted['arrays']}")
+    if found["batches"] != wanted["batches"]:
+        raise ValueError(
+            f"data draws batches by {found['batches']}, but the store's did by {wanted['batches']}; give sx.Batches"
+        )
+    if found["content"] != wanted["content"]:
+        raise ValueError("data is not that of the store: same shapes, but other numbers, or other order of rows")
+    found, wanted = posterior_fingerprint(algorithm.posterior, params, batches), config["posterior"]
+    for what in ("leaves", "num_data"):
+        if found[what] != wanted[what]:
+            raise ValueError(
+                f"algorithm has another posterior than the store: {what} {found[what]}, the store: {wanted[what]}"
+            )
+    mine, stored = found["density"], wanted["density"]
+    if (mine is None) != (stored is None) or (
+        mine is not None and abs(mine - stored) > SAME_DENSITY * max(1.0, abs(stored))
+    ):
+        raise ValueError(
+            f"algorithm has another posterior than the store: the log density at a fixed point is {mine}, there it was "
+            f"{stored}; likelihood, prior or network differ"
+        )
+
+
+def params_like(config: dict[str, Any], algorithm: SamplingAlgorithm) -> Any:
+    """Shapes and dtypes of one chain's parameters, in the posterior's own containers where it can make them."""
+    shapes = [jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype)) for _, shape, dtype in config["posterior"]["leaves"]]
+    init = getattr(algorithm.posterior, "init", None)
+    if init is not None:
+        own = jax.eval_shape(init, jax.random.key(0))
+        if [name for name, *_ in config["posterior"]["leaves"]] == leaf_names(own):
+            return jax.tree.unflatten(jax.tree.structure(own), shapes)
+    return rebuild(config["structure"], shapes)
+
+
+def commit(
+    writer: StoreWriter,
+    kind: Literal["params", "chains"],
+    tree: Any,
+    position: Position,
+    status: Literal["running", "finished", "interrupted"] = "running",
+) -> None:
+    """Commits what was appended, and the state from which a run goes on.
+
+    Before the first step that is the parameters alone, so that a run killed while it compiles can be resumed too.
+    """
+    arrays = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
+    if position.partial is not None:
+        arrays["partial"] = np.asarray(position.partial)
+    where = {"kind": kind, "phase": position.phase, "done": position.done}
+    writer.commit(arrays, where, status=status)
+
+
+def restore(arrays: dict[str, np.ndarray], where: dict[str, Any], run: Run, params: Any) -> Any:
+    """The chains' states as `commit` left them; `params` are shapes and dtypes of one chain's parameters."""
+    leaves = [arrays[name] for name in sorted(arrays) if name != "partial"]
+    shaped = jax.tree.map(lambda s: jax.ShapeDtypeStruct((run.num_chains, *s.shape), s.dtype), params)
+    if where["kind"] == "params":
+        return run.init(_filled(shaped, leaves, "parameters"))
+    return _filled(jax.eval_shape(run.init_shapes, shaped), leaves, "states")
+
+
+def _filled(shapes: Any, leaves: list[np.ndarray], what: str) -> Any:
+    wanted = jax.tree.leaves(shapes)
+    if [(x.shape, x.dtype) for x in wanted] != [(x.shape, x.dtype) for x in leaves]:
+        raise StoreCorrupt(f"the {what} in the store do not fit this version of the algorithm")
+    return jax.tree.unflatten(jax.tree.structure(shapes), [jnp.asarray(leaf) for leaf in leaves])
+
+
+def _plain(config: Any) -> Any:
+    """What JSON makes of it."""
+    if isinstance(config, dict):
+        return {str(k): _plain(v) for k, v in config.items()}
+    return [_plain(v) for v in config] if isinstance(config, (list, tuple)) else config

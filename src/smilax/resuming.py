@@ -1,0 +1,142 @@
+"""Runs with a store: the loop that commits, and taking one up again."""
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from smilax.data import as_batches
+from smilax.interrupts import Interrupt
+from smilax.loading import stored_result
+from smilax.persistence import check_same, commit, params_like, restore, restore_run
+from smilax.progress import Progress
+from smilax.recording import Store, StoreRecorder
+from smilax.result import Result
+from smilax.running import Lengths, Position, Run
+from smilax.samplers.base import SamplingAlgorithm
+from smilax.store import StoreWriter, read
+from smilax.validation import check_count, check_data
+
+
+def resume(
+    path: str | Path,
+    algorithm: SamplingAlgorithm,
+    data: Any,
+    *,
+    num_samples: int | None = None,
+    progress_bar: bool = True,
+) -> Result:
+    """Goes on with a run from the last commit of its store, be it interrupted, killed, or finished and too short.
+
+    Draws are bit-identical to those of an unbroken run on the same machine, warm-up included.
+
+    Args:
+        path: the store's directory.
+        algorithm: the sampler, made with the same arguments as that of the run.
+        data: the data of the run; if that was given as `sx.Batches`, then so here.
+        num_samples: steps after warm-up in all; more than the run was to have makes it longer. None keeps its length.
+        progress_bar: as in `sample`.
+
+    Raises:
+        StoreError: if there is no store, it is in use, damaged, or from a newer version.
+        ValueError: if algorithm, posterior or data are not those of the run; if `num_samples` is less than the run was
+            to have.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpy as np, smilax as sx, tempfile
+        >>> posterior = sx.Posterior(
+        ...     lambda m: -0.5 * jnp.sum(m**2), lambda m, x: -0.5 * jnp.sum((x - m) ** 2, axis=-1), num_data=100
+        ... )
+        >>> algorithm, x = sx.sgld(posterior, 1e-3), np.ones((100, 2), np.float32)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     short = sx.sample(
+        ...         jax.random.key(0), algorithm, x, jnp.zeros(2), num_chains=2, num_warmup=10, num_samples=20,
+        ...         batch_size=10, store=f"{folder}/run", progress_bar=False,
+        ...     )
+        ...     longer = sx.resume(f"{folder}/run", algorithm, x, num_samples=50, progress_bar=False)
+        ...     short.num_draws, longer.num_draws
+        (20, 50)
+    """
+    begin = time.perf_counter()
+    if not isinstance(algorithm, SamplingAlgorithm):
+        raise TypeError(f"algorithm must be a SamplingAlgorithm, e.g. sx.psmile(posterior), got {algorithm!r}")
+    path = Path(path)
+    config = read(path).manifest.config
+    batches, wanted = as_batches(data), config["settings"]["batches"]
+    if batches is not data and not wanted["transform"]:
+        batches = replace(batches, order=wanted["order"], replacement=wanted["replacement"])
+    params = params_like(config, algorithm)
+    check_same(config, algorithm, batches, params)
+    if algorithm.posterior is not None:
+        check_data(algorithm.posterior, batches)
+    run = restore_run(config, algorithm, batches)
+    if num_samples is not None:
+        num_samples = check_count("num_samples", num_samples, 1)
+        if num_samples < run.lengths.num_samples:
+            raise ValueError(
+                f"num_samples must be at least {run.lengths.num_samples}, what the run was to have, got {num_samples}"
+            )
+        run = replace(run, lengths=Lengths(run.lengths.num_warmup, num_samples, run.lengths.thinning))
+    stored = config["stored"]
+    options = Store(path, stored["dtype"], stored["leaves"].__contains__, stored["interval"])
+    with StoreWriter.open(path, interval=options.interval) as writer:
+        # Read again, under the lock: only now does no other run write to it.
+        arrays, where = read(path).state()
+        if num_samples is not None:
+            writer.update_config(settings=config["settings"] | {"num_samples": num_samples})
+        position = Position(where["phase"], where["done"], arrays.get("partial"))
+        return run_with_store(
+            run, writer, options, lambda: restore(arrays, where, run, params), position, params, begin, progress_bar
+        )
+
+
+def run_with_store(
+    run: Run,
+    writer: StoreWriter,
+    options: Store,
+    chains: Callable[[], Any],
+    position: Position,
+    params: Any,
+    begin: float,
+    progress_bar: bool,
+) -> Result:
+    """Runs on from a position that the store has, to the end or to an interrupt.
+
+    Args:
+        run: the run.
+        writer: of its store; closed at the end.
+        options: what is stored.
+        chains: makes the states that the chains have at the position.
+        position: where the run stands.
+        params: parameters of one chain, or of all: their containers are those of the result's draws.
+        begin: when the call began, by `time.perf_counter`.
+        progress_bar: as in `sample`.
+    """
+    lengths, interrupt, path = run.lengths, Interrupt(), Path(options.path)
+
+    def after_chunk(state, position):
+        if writer.due():
+            commit(writer, "chains", state(), position)
+
+    with (
+        interrupt.listening(),
+        Progress(lengths.num_warmup + lengths.sampling_steps, run.num_chains, progress_bar) as bar,
+    ):
+        bar.skip(position.done + (lengths.num_warmup if position.phase == "sampling" else 0))
+        recorder = StoreRecorder(writer, options)
+        state, position = run.execute(chains(), position, recorder, interrupt, bar, after_chunk)
+        commit(writer, "chains", state.chains, position, "interrupted" if interrupt.requested else "finished")
+        writer.close()
+    seconds = time.perf_counter() - begin
+    result = stored_result(path, read(path), state, seconds, interrupt.requested, params)
+    if interrupt.requested:
+        text = (
+            f"interrupted: {result.num_draws} draws a chain are in {path}; go on with "
+            f"sx.resume({str(path)!r}, algorithm, data)"
+        )
+        if interrupt.terminated:
+            raise SystemExit(text)
+        warnings.warn(text, stacklevel=3)
+    return result

@@ -1,0 +1,217 @@
+"""The run itself: phases cut into chunks, each chunk's draws recorded, and committed where there is a store."""
+
+import functools
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smilax.chains import Bounds, ChainMethod, Groups, Phase, chain_keys, num_groups, segments
+from smilax.data import Batches
+from smilax.interrupts import Interrupt
+from smilax.packing import pack, packable
+from smilax.progress import Progress
+from smilax.recording import Group
+from smilax.result import RunState
+from smilax.samplers.base import SamplingAlgorithm
+
+# A chunk is as long as Ctrl-C and the progress bar may wait; its slots are as many as fit the memory set aside.
+CHUNK_SECONDS = 0.5
+FIRST_CHUNK = 32
+SLOT_BYTES = 2**25
+WARMUP_RECORDS = 1000
+
+
+class Recorder(Protocol):
+    """Where draws and reports go."""
+
+    def add(self, group: Group, block: Any, whole: int) -> None:
+        """The first `whole` draws of a block, a pytree with leaves `(chain, draw, …)`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What a run consists of.
+
+    Attributes:
+        num_warmup: steps of warm-up.
+        num_samples: steps after it.
+        thinning: steps per draw.
+    """
+
+    num_warmup: int
+    num_samples: int
+    thinning: int
+
+    @property
+    def sampling_steps(self) -> int:
+        """Steps after warm-up that belong to a whole draw."""
+        return self.num_samples // self.thinning * self.thinning
+
+    def every(self, phase: str) -> int:
+        """Steps per record."""
+        return self.thinning if phase == "sampling" else max(1, self.num_warmup // WARMUP_RECORDS)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands: steps done in a phase, and how many steps of the record in progress were accepted.
+
+    Attributes:
+        phase: "warmup" or "sampling".
+        done: steps of the phase that are done.
+        partial: accepted steps of each chain in the record that is not whole yet, shape `(chain,)`; None for none.
+    """
+
+    phase: Literal["warmup", "sampling"] = "warmup"
+    done: int = 0
+    partial: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Everything that determines a run but where it stands.
+
+    Attributes:
+        algorithm, batches, batch_size, lengths, chain_method: as given to `sample`.
+        key: of the run.
+        num_chains: number of chains.
+        num_params: numbers in the parameters of one chain.
+        first_step: number of the first step, where the run goes on from another.
+    """
+
+    algorithm: SamplingAlgorithm
+    batches: Batches
+    batch_size: int
+    key: jax.Array
+    num_chains: int
+    num_params: int
+    lengths: Lengths
+    chain_method: ChainMethod
+    first_step: int = 0
+
+    @property
+    def groups(self) -> Groups:
+        """How the chains are laid out."""
+        count = num_groups(self.num_chains, self.num_params, self.chain_method)
+        return Groups(self.num_chains, count, self.chain_method)
+
+    def keys(self) -> list[Any]:
+        """The chains' keys, group by group."""
+        return [chain_keys(self.key, jnp.asarray(i)) for i in self.groups.indices]
+
+    def init_shapes(self, params: Any) -> Any:
+        """What `init` returns, for `jax.eval_shape`."""
+        keys = jax.random.split(jax.random.key(0), self.num_chains)
+        return jax.vmap(self.algorithm.init)(keys, self._packed(params))
+
+    @staticmethod
+    def _packed(params: Any) -> Any:
+        one = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[0], tree), params)
+        return jax.vmap(pack)(params) if packable(one) else params
+
+    def init(self, params: Any) -> Any:
+        """The algorithm's states at these parameters, which have a leading chain axis; on the host."""
+        params = self._packed(params)
+        groups = self.groups
+        init = jax.jit(jax.vmap(self.algorithm.init))
+        # Group by group: states must not depend on how many chains start together.
+        states = [
+            init(jax.vmap(lambda k: jax.random.fold_in(k, 2**32 - 1))(k.algorithm), p)
+            for k, p in zip(self.keys(), groups.split(params), strict=True)
+        ]
+        return groups.join(states)
+
+    def execute(
+        self,
+        chains: Any,
+        position: Position,
+        recorder: Recorder,
+        interrupt: Interrupt,
+        progress: Progress,
+        after_chunk: Callable[[Callable[[], Any], Position], None] | None = None,
+    ) -> tuple[RunState, Position]:
+        """Runs on from a position, to the end or to an interrupt.
+
+        Args:
+            chains: the algorithm's states, leaves with a leading chain axis.
+            position: where they stand.
+            recorder: where draws and reports go.
+            interrupt: asked after every chunk.
+            progress: told of every chunk.
+            after_chunk: called with a function that gives the states on the host, and the position they have.
+        """
+        lengths, groups = self.lengths, self.groups
+        keys, data = self.keys(), jax.tree.map(jnp.asarray, self.batches.data)
+        states = groups.split(chains)
+        del chains
+        draw_bytes = sum(x.nbytes for x in jax.tree.leaves(states[0].params))
+        totals = {"warmup": lengths.num_warmup, "sampling": lengths.sampling_steps}
+        offsets = {"warmup": self.first_step, "sampling": self.first_step + lengths.num_warmup}
+
+        def run_phase(pool, states, position):
+            name, done, partial = position.phase, position.done, position.partial
+            every, steps = lengths.every(name), totals[name]
+            warming_up = name == "warmup"
+            slots = max(1, min(steps // every, SLOT_BYTES // max(draw_bytes, 1), 1024)) + 1
+            phase = None
+            length = FIRST_CHUNK
+            first = True
+            while done < steps and not interrupt.requested:
+                if phase is None:
+                    phase = Phase(
+                        self.algorithm, self.batches, self.batch_size, data, keys, states[0],
+                        warming_up=warming_up, thinning=every, slots=slots, method=self.chain_method,
+                    )  # fmt: skip
+                stop = min(steps, done + length, (done // every + slots) * every)
+                clock = time.perf_counter()
+                states, draws, infos = phase.run(pool, states, Bounds(done, stop, offsets[name], max(steps, 1)))
+                used = time.perf_counter() - clock
+                infos, partial = _accepted_shares(groups.join(infos), partial, done, stop, every)
+                whole = stop // every - done // every
+                if whole:
+                    recorder.add("warmup_info" if warming_up else "info", infos, whole)
+                    if not warming_up:
+                        recorder.add("draws", groups.join(draws), whole)
+                progress.update(stop - done, infos, segments(done, stop, every), warming_up)
+                # The first chunk's time is mostly compilation, so it says nothing but that more can be asked for.
+                pace = 8 if first else min(8.0, CHUNK_SECONDS / max(used, 1e-9))
+                length = max(1, int((stop - done) * pace))
+                done, first = stop, False
+                position = Position(name, done, partial if done % every else None)
+                if after_chunk is not None:
+                    after_chunk(functools.partial(groups.join, states), position)
+            return states, position
+
+        with ThreadPoolExecutor(len(states)) as pool:
+            if position.phase == "warmup":
+                states, position = run_phase(pool, states, position)
+                if position.done >= lengths.num_warmup:
+                    position = Position("sampling")
+            if position.phase == "sampling":
+                states, position = run_phase(pool, states, position)
+        return RunState(groups.join(states), offsets[position.phase] + position.done), position
+
+
+def _accepted_shares(
+    infos: Any, partial: np.ndarray | None, start: int, stop: int, every: int
+) -> tuple[Any, np.ndarray | None]:
+    """Reports with counts of accepted steps made shares, and the counts of the record that is not whole yet.
+
+    `partial` are the counts of the first record from earlier chunks.
+    """
+    counts = np.array(infos.accepted)
+    used = segments(start, stop, every)
+    lasted = np.full(counts.shape[1], every, counts.dtype)
+    if partial is not None:
+        counts[:, 0] += partial
+    if stop % every:
+        lasted[used - 1] = stop % every
+    left = counts[:, used - 1].copy() if stop % every else None
+    return infos._replace(accepted=counts / lasted), left
