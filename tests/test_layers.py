@@ -35,10 +35,12 @@ ORDER = """
     microcanonical
     tuning
     samplers
+    streams
     data
     datasets
     validation
     progress
+    feeds
     chains
     store
     interrupts
@@ -65,8 +67,8 @@ ORDER = """
 # The core may be used, and read, without the machinery that runs it.
 CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
     microcanonical tuning""".split()
-MACHINERY = """samplers data validation progress chains store interrupts result recording running persistence loading
-    resuming sampling ensemble predict metrics diagnostics plots report
+MACHINERY = """samplers streams data validation progress feeds chains store interrupts result recording running
+    persistence loading resuming sampling ensemble predict metrics diagnostics plots report
     smilax demo cli""".split()
 # Import name -> name of the distribution that pyproject.toml lists.
 DISTRIBUTION = {"arviz_base": "arviz-base", "sklearn": "scikit-learn"}

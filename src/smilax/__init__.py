@@ -28,6 +28,7 @@ from smilax.samplers import sgld as sgld
 from smilax.samplers import smile as smile
 from smilax.samplers import smile_naive as smile_naive
 from smilax.sampling import sample as sample
+from smilax.streams import Stream as Stream
 
 if _TYPE_CHECKING:
     from smilax import datasets as datasets
@@ -64,6 +65,7 @@ __all__ = [
     "Result",
     "SamplingAlgorithm",
     "Store",
+    "Stream",
     "bnn",
     "datasets",
     "diagnose",

@@ -17,6 +17,7 @@ import numpy as np
 from smilax.data import Batches
 from smilax.packing import PACKING_LIMIT
 from smilax.samplers.base import SamplingAlgorithm
+from smilax.streams import Stream
 
 ChainMethod = Literal["vectorized", "sequential"]
 
@@ -57,18 +58,20 @@ def segments(start: int, stop: int, thinning: int) -> int:
 
 def chunk_program(
     algorithm: SamplingAlgorithm,
-    batches: Batches,
+    batches: Batches | Stream,
     batch_size: int,
     *,
     warming_up: bool,
     thinning: int,
     slots: int,
     method: ChainMethod,
+    own_data: bool = False,
 ) -> Callable:
     """The program of one phase: `(states, keys, data, bounds) -> (states, draws, infos)`, chains leading.
 
     In warm-up no parameters are kept and `draws` is None. Slots beyond the chunk's segments hold zeros. `accepted` is
     the number of the chunk's steps in the segment that were accepted: a segment may be shared out over several chunks.
+    With `own_data` the leaves of `data` have a leading chain axis, too.
     """
 
     def advance(keys, data, bounds, t, state):
@@ -109,7 +112,11 @@ def chunk_program(
         return jax.lax.fori_loop(0, count, run_segment, (state, draws, infos))
 
     if method == "vectorized":
-        return jax.vmap(run_chain, in_axes=(0, 0, None, None))
+        return jax.vmap(run_chain, in_axes=(0, 0, 0 if own_data else None, None))
+    if own_data:
+        return lambda states, keys, data, bounds: jax.lax.map(
+            lambda chain: run_chain(chain[0], chain[1], chain[2], bounds), (states, keys, data)
+        )
     return lambda states, keys, data, bounds: jax.lax.map(
         lambda chain: run_chain(chain[0], chain[1], data, bounds), (states, keys)
     )
@@ -171,9 +178,8 @@ class Phase:
     def __init__(
         self,
         algorithm: SamplingAlgorithm,
-        batches: Batches,
+        batches: Batches | Stream,
         batch_size: int,
-        data: Any,
         keys: list[ChainKeys],
         one: Any,
         *,
@@ -181,28 +187,30 @@ class Phase:
         thinning: int,
         slots: int,
         method: ChainMethod,
+        own_data: bool = False,
     ):
         program = chunk_program(
-            algorithm, batches, batch_size, warming_up=warming_up, thinning=thinning, slots=slots, method=method
-        )
+            algorithm, batches, batch_size,
+            warming_up=warming_up, thinning=thinning, slots=slots, method=method, own_data=own_data,
+        )  # fmt: skip
         self._jitted = jax.jit(program, donate_argnums=0)
         self._compiled: Callable | None = None
-        self._data, self._keys = data, keys
+        self._keys = keys
         self.thinning, self.slots = thinning, slots
         # Geometries are factored in warm-up only.
         self._one_by_one = warming_up and largest_matrix(one) > LARGEST_THREADED_MATRIX
 
     def run(
-        self, pool: ThreadPoolExecutor, states: list[Any], bounds: Bounds
+        self, pool: ThreadPoolExecutor, states: list[Any], data: list[Any], bounds: Bounds
     ) -> tuple[list[Any], list[Any], list[Any]]:
-        """Advances every group by one chunk; the states given are donated."""
+        """Advances every group by one chunk on its data; the states given are donated."""
         arrays = Bounds(*(jnp.asarray(b, jnp.int32) for b in bounds))
         compiled = self._compiled
         if compiled is None:
-            compiled = self._compiled = self._jitted.lower(states[0], self._keys[0], self._data, arrays).compile()
+            compiled = self._compiled = self._jitted.lower(states[0], self._keys[0], data[0], arrays).compile()
 
         def drive(group):
-            return jax.block_until_ready(compiled(states[group], self._keys[group], self._data, arrays))
+            return jax.block_until_ready(compiled(states[group], self._keys[group], data[group], arrays))
 
         groups = range(len(states))
         threaded = len(states) > 1 and not self._one_by_one

@@ -1,11 +1,12 @@
 """Where batches come from.
 
-Rows live on the device and batches are gathered inside the compiled loop. What batch step t of a chain sees depends
-only on the chain's data key and t: not on other chains, chunks, or restarts.
+Rows live on the device and batches are gathered inside the compiled loop, or on the host, a block of batches ahead of
+it. What batch step t of a chain sees depends only on the chain's data key and t: not on other chains, chunks, restarts,
+or where the rows are.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
@@ -13,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from smilax.shuffling import permuted
+from smilax.streams import Stream
 
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """Arrays on the device, and the rule by which batches are drawn from them.
+    """Arrays, and the rule by which batches are drawn from them.
 
     Attributes:
         data: a pytree of arrays with a common leading axis of N rows, e.g. `(x, y)`; dtypes are kept, so uint8 images
@@ -30,6 +32,9 @@ class Batches:
         replacement: whether an independent batch may hold a row twice. Without (the default) a batch of all N rows
             is the full data set and has no noise.
         transform: optional augmentation `transform(key, batch) -> batch`, run inside the compiled loop.
+        on_host: whether rows stay on the host, from where batches are sent ahead of the loop; None (the default) does
+            so for NumPy memory maps. The batches are the same ones. Of rows on the host only some are checked for
+            NaN.
 
     Raises:
         ValueError: if there are no arrays, or their lengths differ, or `order` is unknown, or a combination has no
@@ -47,6 +52,7 @@ class Batches:
     order: Literal["independent", "epochs"] = "independent"
     replacement: bool = False
     transform: Callable[[jax.Array, Any], Any] | None = None
+    on_host: bool | None = None
 
     def __post_init__(self):
         leaves = jax.tree.leaves(self.data)
@@ -71,6 +77,22 @@ class Batches:
         """N, the number of rows."""
         return np.shape(jax.tree.leaves(self.data)[0])[0]
 
+    @property
+    def streamed(self) -> bool:
+        """Whether rows stay on the host."""
+        return (
+            any(isinstance(x, np.memmap) for x in jax.tree.leaves(self.data)) if self.on_host is None else self.on_host
+        )
+
+    def first(self, batch_size: int) -> Any:
+        """A batch to look at, on the device."""
+        key, step = jax.random.key(0), jnp.zeros((), jnp.uint32)
+        if not self.streamed:
+            return self.draw(jax.tree.map(jnp.asarray, self.data), key, step, batch_size)
+        rows = np.asarray(self.rows(key, step, batch_size))
+        block = jax.tree.map(lambda x: jnp.asarray(np.asarray(x[rows]))[None], self.data)
+        return self.draw((block, step), key, step, batch_size)
+
     def config(self) -> dict[str, Any]:
         """A JSON-able description."""
         return {"order": self.order, "replacement": self.replacement, "transform": self.transform is not None}
@@ -79,7 +101,8 @@ class Batches:
         """The batch of one step.
 
         Args:
-            data: `self.data` on the device (passed in, so that it is an argument of the compiled program).
+            data: `self.data` on the device (passed in, so that it is an argument of the compiled program); if rows stay
+                on the host, a block of batches and the number of its first step.
             key: the chain's data key.
             step: step number, counted from 0.
             batch_size: B, from 1 to N (more than N only with replacement).
@@ -90,7 +113,11 @@ class Batches:
         num_rows = self.num_rows
         full = batch_size == num_rows and not self.replacement and self.order == "independent"
         batch = data
-        if not full:
+        if self.streamed:
+            block, first = data
+            index = jnp.asarray(step, jnp.uint32) - first
+            batch = jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), block)
+        elif not full:
             rows = self.rows(key, step, batch_size)
             # Row numbers are in range by construction; the default mode would spend time on proving it.
             batch = jax.tree.map(lambda x: jnp.asarray(x).at[rows].get(mode="promise_in_bounds"), data)
@@ -117,19 +144,33 @@ class Batches:
         return jax.random.randint(key, (batch_size,), 0, num_rows, jnp.int32)
 
 
-def as_batches(data: Any) -> Batches:
-    """`data` itself if it is a batch source, else independent batches without replacement from its arrays."""
-    return data if isinstance(data, Batches) else Batches(data)
+def as_batches(data: Any) -> Batches | Stream:
+    """`data` itself if it is a source of batches, else independent batches without replacement from its arrays."""
+    return data if isinstance(data, (Batches, Stream)) else Batches(data)
 
 
-def check_batch_size(batch_size: int | None, batches: Batches) -> int:
-    """The batch size to use; None takes all rows.
+def on_device(name: str, data: Any) -> Batches:
+    """`data` as batches from rows on the device.
+
+    Raises:
+        TypeError: if it is a stream, which has no rows to go back to.
+    """
+    batches = as_batches(data)
+    if isinstance(batches, Stream):
+        raise TypeError(f"{name} must be arrays or sx.Batches here, got an sx.Stream")
+    return replace(batches, on_host=False)
+
+
+def check_batch_size(batch_size: int | None, batches: Batches | Stream) -> int:
+    """The batch size to use; None takes all rows, or what a stream yields.
 
     Raises:
         TypeError: if it is no integer.
         ValueError: if it is less than one, or exceeds the rows that a batch without replacement can hold.
     """
     if batch_size is None:
+        if isinstance(batches, Stream):
+            return len(jax.tree.leaves(batches.first(None))[0])
         return batches.num_rows
     if isinstance(batch_size, bool) or not hasattr(batch_size, "__index__"):
         raise TypeError(f"batch_size must be an integer or None, got {batch_size!r}")

@@ -15,7 +15,7 @@ import optax
 from smilax.bnn import NetworkPosterior
 from smilax.chains import group_indices, num_groups
 from smilax.checks import check_finite
-from smilax.data import Batches, as_batches, check_batch_size
+from smilax.data import Batches, check_batch_size, on_device
 from smilax.packing import pack, packable, unpack
 from smilax.posterior import Posterior
 from smilax.shuffling import permuted
@@ -275,7 +275,7 @@ def _check_data(posterior: Posterior, train: Any, valid: Any) -> Batches:
         posterior.check_data(train.data if isinstance(train, Batches) else train, name="train")
         if valid is not None:
             posterior.check_data(valid, name="valid", whole=False)
-    batches = replace(as_batches(train), order="epochs", replacement=False)
+    batches = replace(on_device("train", train), order="epochs", replacement=False)
     if not isinstance(posterior, NetworkPosterior):
         check_data(posterior, batches)
         for path, leaf in jax.tree_util.tree_leaves_with_path(valid):

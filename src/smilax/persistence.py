@@ -15,6 +15,7 @@ from smilax.recording import Store, leaf_names
 from smilax.running import Lengths, Position, Run
 from smilax.samplers.base import SamplingAlgorithm
 from smilax.store import StoreCorrupt, StoreWriter
+from smilax.streams import Stream
 from smilax.structure import describe, rebuild
 
 # More than this is not read in full for a fingerprint: rows spread over the array stand for it.
@@ -35,9 +36,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def data_fingerprint(batches: Batches) -> dict[str, Any]:
-    """Names, shapes and dtypes of the data's arrays, and a hash of their content."""
-    arrays, digest = [], hashlib.blake2b(digest_size=16)
+def data_fingerprint(batches: Batches | Stream) -> dict[str, Any]:
+    """Names, shapes and dtypes of the data's arrays, and a hash of their content; of a stream those of a batch."""
+    arrays: list[Any] = []
+    if isinstance(batches, Stream):
+        batch = batches.first(None)
+        for name, leaf in zip(leaf_names(batch), jax.tree.leaves(batch), strict=True):
+            arrays.append([name, list(leaf.shape[1:]), str(leaf.dtype)])
+        return {"arrays": arrays, "content": f"stream of {batches.num_rows} rows", "batches": batches.config()}
+    digest = hashlib.blake2b(digest_size=16)
     for name, leaf in zip(leaf_names(batches.data), jax.tree.leaves(batches.data), strict=True):
         array = leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)
         arrays.append([name, list(array.shape), str(array.dtype)])
@@ -49,7 +56,7 @@ def data_fingerprint(batches: Batches) -> dict[str, Any]:
     return {"arrays": arrays, "content": digest.hexdigest(), "batches": batches.config()}
 
 
-def posterior_fingerprint(posterior: Posterior | None, params: Any, batches: Batches) -> dict[str, Any]:
+def posterior_fingerprint(posterior: Posterior | None, params: Any, batches: Batches | Stream) -> dict[str, Any]:
     """The parameters' names, shapes and dtypes, and a log density at a fixed point on the first rows.
 
     `params` are those of one chain, or their shapes and dtypes.
@@ -63,8 +70,8 @@ def posterior_fingerprint(posterior: Posterior | None, params: Any, batches: Bat
         point = jax.tree.map(
             lambda leaf: (0.1 * jnp.cos(jnp.arange(leaf.size))).astype(leaf.dtype).reshape(leaf.shape), params
         )
-        few = jax.tree.map(lambda leaf: jnp.asarray(leaf[: min(8, batches.num_rows)]), batches.data)
-        if batches.transform is None:
+        if batches.transform is None and isinstance(batches, Batches):
+            few = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf[:8])), batches.data)
             density = float(jax.jit(posterior.log_density)(point, few))
             found["density"] = density if np.isfinite(density) else None
         found["num_data"] = int(posterior.num_data)
@@ -105,7 +112,7 @@ def describe_run(run: Run, params: Any, options: Store) -> dict[str, Any]:
     }
 
 
-def restore_run(config: dict[str, Any], algorithm: SamplingAlgorithm, batches: Batches) -> Run:
+def restore_run(config: dict[str, Any], algorithm: SamplingAlgorithm, batches: Batches | Stream) -> Run:
     """The run that a manifest describes, with an algorithm and data that have been checked against it."""
     key = jax.random.wrap_key_data(jnp.asarray(config["key"], jnp.uint32), impl=config["key_impl"])
     given = config["settings"]
@@ -122,7 +129,7 @@ def restore_run(config: dict[str, Any], algorithm: SamplingAlgorithm, batches: B
     )
 
 
-def check_same(config: dict[str, Any], algorithm: SamplingAlgorithm, batches: Batches, params: Any) -> None:
+def check_same(config: dict[str, Any], algorithm: SamplingAlgorithm, batches: Batches | Stream, params: Any) -> None:
     """Raises ValueError unless algorithm, posterior and data are those the store was made with.
 
     `params` are shapes and dtypes of one chain's parameters.
@@ -182,7 +189,7 @@ def commit(
     arrays = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
     if position.partial is not None:
         arrays["partial"] = np.asarray(position.partial)
-    where = {"kind": kind, "phase": position.phase, "done": position.done}
+    where = {"kind": kind, "phase": position.phase, "done": position.done, "place": position.place}
     writer.commit(arrays, where, status=status)
 
 

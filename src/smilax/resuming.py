@@ -17,6 +17,7 @@ from smilax.result import Result
 from smilax.running import Lengths, Position, Run
 from smilax.samplers.base import SamplingAlgorithm
 from smilax.store import StoreWriter, read
+from smilax.streams import Stream, check_restorable
 from smilax.validation import check_count, check_data
 
 
@@ -65,7 +66,9 @@ def resume(
     path = Path(path)
     config = read(path).manifest.config
     batches, wanted = as_batches(data), config["settings"]["batches"]
-    if batches is not data and not wanted["transform"]:
+    if isinstance(batches, Stream):
+        check_restorable(batches)
+    elif batches is not data and not wanted["transform"] and not wanted.get("stream"):
         batches = replace(batches, order=wanted["order"], replacement=wanted["replacement"])
     params = params_like(config, algorithm)
     check_same(config, algorithm, batches, params)
@@ -86,7 +89,7 @@ def resume(
         arrays, where = read(path).state()
         if num_samples is not None:
             writer.update_config(settings=config["settings"] | {"num_samples": num_samples})
-        position = Position(where["phase"], where["done"], arrays.get("partial"))
+        position = Position(where["phase"], where["done"], arrays.get("partial"), where["place"])
         return run_with_store(
             run, writer, options, lambda: restore(arrays, where, run, params), position, params, begin, progress_bar
         )

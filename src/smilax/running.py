@@ -1,5 +1,6 @@
 """The run itself: phases cut into chunks, each chunk's draws recorded, and committed where there is a store."""
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -13,12 +14,14 @@ import numpy as np
 
 from smilax.chains import Bounds, ChainMethod, Groups, Phase, chain_keys, num_groups, segments
 from smilax.data import Batches
+from smilax.feeds import BlockFeed, DeviceFeed, host_blocks, stream_blocks
 from smilax.interrupts import Interrupt
 from smilax.packing import pack, packable
 from smilax.progress import Progress
 from smilax.recording import Group
 from smilax.result import RunState
 from smilax.samplers.base import SamplingAlgorithm
+from smilax.streams import Stream
 
 # A chunk is as long as Ctrl-C and the progress bar may wait; its slots are as many as fit the memory set aside.
 CHUNK_SECONDS = 0.5
@@ -67,11 +70,13 @@ class Position:
         phase: "warmup" or "sampling".
         done: steps of the phase that are done.
         partial: accepted steps of each chain in the record that is not whole yet, shape `(chain,)`; None for none.
+        place: where the source of batches stands, JSON-able; None where that follows from the number of the step.
     """
 
     phase: Literal["warmup", "sampling"] = "warmup"
     done: int = 0
     partial: np.ndarray | None = None
+    place: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +92,7 @@ class Run:
     """
 
     algorithm: SamplingAlgorithm
-    batches: Batches
+    batches: Batches | Stream
     batch_size: int
     key: jax.Array
     num_chains: int
@@ -128,6 +133,13 @@ class Run:
         ]
         return groups.join(states)
 
+    def _feed(self, keys: list[Any], step: int, place: Any) -> DeviceFeed | BlockFeed:
+        if isinstance(self.batches, Stream):
+            return BlockFeed(stream_blocks(self.batches, self.batch_size, len(keys), step, place))
+        if self.batches.streamed:
+            return BlockFeed(host_blocks(self.batches, keys, self.batch_size, step), own_data=True)
+        return DeviceFeed(self.batches, len(keys))
+
     def execute(
         self,
         chains: Any,
@@ -148,12 +160,13 @@ class Run:
             after_chunk: called with a function that gives the states on the host, and the position they have.
         """
         lengths, groups = self.lengths, self.groups
-        keys, data = self.keys(), jax.tree.map(jnp.asarray, self.batches.data)
+        keys = self.keys()
         states = groups.split(chains)
         del chains
         draw_bytes = sum(x.nbytes for x in jax.tree.leaves(states[0].params))
         totals = {"warmup": lengths.num_warmup, "sampling": lengths.sampling_steps}
         offsets = {"warmup": self.first_step, "sampling": self.first_step + lengths.num_warmup}
+        feed = self._feed(keys, offsets[position.phase] + position.done, position.place)
 
         def run_phase(pool, states, position):
             name, done, partial = position.phase, position.done, position.partial
@@ -166,12 +179,18 @@ class Run:
             while done < steps and not interrupt.requested:
                 if phase is None:
                     phase = Phase(
-                        self.algorithm, self.batches, self.batch_size, data, keys, states[0],
+                        self.algorithm, self.batches, self.batch_size, keys, states[0],
                         warming_up=warming_up, thinning=every, slots=slots, method=self.chain_method,
+                        own_data=feed.own_data,
                     )  # fmt: skip
+                block = feed.block(offsets[name] + done)
                 stop = min(steps, done + length, (done // every + slots) * every)
+                if block.stop is not None:
+                    stop = min(stop, block.stop - offsets[name])
                 clock = time.perf_counter()
-                states, draws, infos = phase.run(pool, states, Bounds(done, stop, offsets[name], max(steps, 1)))
+                bounds = Bounds(done, stop, offsets[name], max(steps, 1))
+                states, draws, infos = phase.run(pool, states, block.data, bounds)
+                del block
                 used = time.perf_counter() - clock
                 infos, partial = _accepted_shares(groups.join(infos), partial, done, stop, every)
                 whole = stop // every - done // every
@@ -184,16 +203,16 @@ class Run:
                 pace = 8 if first else min(8.0, CHUNK_SECONDS / max(used, 1e-9))
                 length = max(1, int((stop - done) * pace))
                 done, first = stop, False
-                position = Position(name, done, partial if done % every else None)
+                position = Position(name, done, partial if done % every else None, feed.place())
                 if after_chunk is not None:
                     after_chunk(functools.partial(groups.join, states), position)
             return states, position
 
-        with ThreadPoolExecutor(len(states)) as pool:
+        with contextlib.closing(feed), ThreadPoolExecutor(len(states)) as pool:
             if position.phase == "warmup":
                 states, position = run_phase(pool, states, position)
                 if position.done >= lengths.num_warmup:
-                    position = Position("sampling")
+                    position = Position("sampling", place=position.place)
             if position.phase == "sampling":
                 states, position = run_phase(pool, states, position)
         return RunState(groups.join(states), offsets[position.phase] + position.done), position

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from smilax import trees
@@ -22,6 +21,7 @@ from smilax.resuming import run_with_store
 from smilax.running import Lengths, Position, Run
 from smilax.samplers.base import SamplingAlgorithm
 from smilax.store import StoreWriter
+from smilax.streams import Stream
 from smilax.validation import chain_params, check_data, check_density, check_lengths
 
 
@@ -57,7 +57,8 @@ def sample(
     Args:
         key: JAX random key.
         algorithm: the sampler, e.g. `sx.psmile(posterior)`.
-        data: `(x, y)` or any pytree of arrays with a common leading axis, or `sx.Batches`.
+        data: `(x, y)` or any pytree of arrays with a common leading axis, of which NumPy memory maps stay on disk; or
+            `sx.Batches`; or `sx.Stream` for an iterable of host batches.
         params: with `num_chains`, one pytree from which all chains start; without, a pytree whose leaves have a
             leading chain axis, such as `sx.train_ensemble` returns; or a `Result` to go on from.
         num_chains: number of chains.
@@ -109,9 +110,7 @@ def sample(
     else:
         params, num_chains = chain_params(params, num_chains)
         if algorithm.posterior is not None:
-            first = jax.tree.map(jnp.asarray, batches.data)
-            probe = batches.draw(first, jax.random.key(0), jnp.zeros((), jnp.uint32), batch_size)
-            check_density(algorithm.posterior, params, probe)
+            check_density(algorithm.posterior, params, batches.first(batch_size))
     num_params = trees.size(params) // num_chains
     run = Run(algorithm, batches, batch_size, key, num_chains, num_params, lengths, chain_method, first_step)
     if store is None:
@@ -138,7 +137,7 @@ def sample(
         )
 
 
-def check_setting(algorithm: Any, data: Any, batch_size: int | None, chain_method: Any) -> tuple[Batches, int]:
+def check_setting(algorithm: Any, data: Any, batch_size: int | None, chain_method: Any) -> tuple[Batches | Stream, int]:
     """Batches and batch size, after checks of everything that does not depend on the parameters."""
     if not isinstance(algorithm, SamplingAlgorithm):
         raise TypeError(f"algorithm must be a SamplingAlgorithm, e.g. sx.psmile(posterior), got {algorithm!r}")
@@ -158,7 +157,7 @@ def check_setting(algorithm: Any, data: Any, batch_size: int | None, chain_metho
     return batches, batch_size
 
 
-def _check_independent(algorithm: SamplingAlgorithm, batches: Batches) -> None:
+def _check_independent(algorithm: SamplingAlgorithm, batches: Batches | Stream) -> None:
     name, replacement = algorithm.config["name"], algorithm.config["replacement"]
     if batches.order != "independent":
         raise ValueError(

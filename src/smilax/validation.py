@@ -10,6 +10,10 @@ from smilax.checks import check_finite
 from smilax.data import Batches
 from smilax.posterior import Posterior
 from smilax.samplers.base import check_params
+from smilax.streams import Stream
+
+# Of rows that stay on the host so many are looked at.
+CHECKED_ROWS = 10_000
 
 
 def check_count(name: str, value: Any, least: int) -> int:
@@ -33,19 +37,29 @@ def check_lengths(num_warmup: Any, num_samples: Any, thinning: Any) -> tuple[int
     return num_warmup, num_samples, thinning
 
 
-def check_data(posterior: Posterior, batches: Batches) -> None:
-    """Checks the arrays against each other, for finite values, and against `posterior.num_data`."""
-    check = getattr(posterior, "check_data", None)
-    if check is not None:
-        check(batches.data)
-        return
-    for path, leaf in jax.tree_util.tree_leaves_with_path(batches.data):
-        check_finite(f"data{jax.tree_util.keystr(path)}", np.asarray(leaf))
+def check_data(posterior: Posterior, batches: Batches | Stream) -> None:
+    """Checks the arrays against each other, for finite values, and against `posterior.num_data`.
+
+    Of a stream the first batch is looked at, of rows that stay on the host a spread of them.
+    """
     if batches.num_rows != posterior.num_data:
         raise ValueError(
             f"posterior.num_data = {posterior.num_data}, but data has {batches.num_rows} rows; the likelihood would be "
             "scaled wrongly"
         )
+    if isinstance(batches, Stream):
+        data, whole = batches.first(None), False
+    elif batches.streamed:
+        step = max(1, batches.num_rows // CHECKED_ROWS)
+        data, whole = jax.tree.map(lambda x: np.asarray(x[::step]), batches.data), step == 1
+    else:
+        data, whole = batches.data, True
+    check = getattr(posterior, "check_data", None)
+    if check is not None:
+        check(data, whole=whole)
+        return
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+        check_finite(f"data{jax.tree_util.keystr(path)}", np.asarray(leaf))
 
 
 def chain_params(params: Any, num_chains: int | None) -> tuple[Any, int]:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from smilax.data import Batches, as_batches
+from smilax.data import Batches, on_device
 from smilax.diagnostics.chain_rows import convergence_rows, lost_row
 from smilax.diagnostics.isotropy import NoiseLaw, kernel_metric, noise_law
 from smilax.diagnostics.kernel_rows import (
@@ -120,7 +120,7 @@ def diagnose(
 
 
 def _batches_of_the_run(data: Any, config: Any) -> Batches:
-    batches = as_batches(data)
+    batches = on_device("data", data)
     if batches.num_rows != config["num_rows"]:
         raise ValueError(f"data has {batches.num_rows} rows, but the run's had {config['num_rows']}")
     wanted = config["batches"]

@@ -1,0 +1,184 @@
+"""What the compiled loop reads batches from: all rows on the device, or blocks of batches read ahead on the host."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smilax.data import Batches
+from smilax.streams import Reader, Stream
+
+# What a block of batches may take on the device; two more are on their way.
+BLOCK_BYTES = 2**26
+MOST_STEPS = 1024
+AHEAD = 1
+
+
+class Block(NamedTuple):
+    """Data for the steps up to `stop`.
+
+    Attributes:
+        data: one pytree for each group of chains, for `draw` in the compiled loop.
+        stop: number of the first step that it does not cover; None if it covers all.
+        place: where the source stood before the block, JSON-able, or None.
+        first: number of its first step.
+    """
+
+    data: list[Any]
+    stop: int | None
+    place: Any
+    first: int
+
+
+class DeviceFeed:
+    """All rows are on the device: one block for the whole run."""
+
+    own_data = False
+
+    def __init__(self, batches: Batches, groups: int):
+        data = jax.tree.map(jnp.asarray, batches.data)
+        self._block = Block([data] * groups, None, None, 0)
+
+    def block(self, step: int) -> Block:
+        """The data for this step."""
+        return self._block
+
+    def place(self) -> None:
+        """Nothing has to be kept: batches follow from keys and steps."""
+        return None
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class _Ahead:
+    """Runs an iterator of blocks on a thread, a block ahead of who takes them."""
+
+    def __init__(self, blocks: Iterator[Block]):
+        self._queue: queue.Queue[Any] = queue.Queue(AHEAD)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(blocks,), name="smilax data", daemon=True)
+        self._thread.start()
+
+    def _work(self, blocks: Iterator[Block]) -> None:
+        try:
+            for block in blocks:
+                if not self._put(block):
+                    return
+        except BaseException as error:  # handed over to who takes blocks
+            self._put(error)
+
+    def _put(self, item: Any) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def take(self) -> Block:
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._thread.join(timeout=10)
+
+
+class BlockFeed:
+    """Blocks of batches in the order of the steps, read ahead by a thread.
+
+    Attributes:
+        own_data: whether the leaves of a block's data have a leading chain axis.
+    """
+
+    def __init__(self, make: Callable[[], Iterator[Block]], own_data: bool = False):
+        self.own_data = own_data
+        self._ahead = _Ahead(make())
+        self._current: Block | None = None
+
+    def block(self, step: int) -> Block:
+        """The block with this step; steps may only grow."""
+        while self._current is None or (self._current.stop is not None and step >= self._current.stop):
+            self._current = None  # its memory is free for the next one
+            self._current = self._ahead.take()
+        return self._current
+
+    def place(self) -> Any:
+        """Where the source was before the current block, and that block's first step; JSON-able."""
+        current = self._current
+        if current is None or current.place is None:
+            return None
+        return {"place": current.place, "first": current.first}
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._ahead.close()
+
+
+def steps_per_block(batch: Any) -> int:
+    """How many steps' batches go into a block."""
+    size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(batch))
+    return int(max(1, min(MOST_STEPS, BLOCK_BYTES // max(size, 1))))
+
+
+def stream_blocks(
+    stream: Stream, batch_size: int, groups: int, first: int, where: Any
+) -> Callable[[], Iterator[Block]]:
+    """Blocks of a stream's batches from step `first` on; `where` is what `BlockFeed.place` gave."""
+
+    def blocks() -> Iterator[Block]:
+        begin, place = (first, None) if where is None else (where["first"], where["place"])
+        reader = Reader(stream, batch_size, place)
+        length = None
+        while True:
+            place = reader.place()
+            batches = [reader.next()]
+            length = length or steps_per_block(batches[0])
+            batches += [reader.next() for _ in range(length - 1)]
+            block = jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs)), *batches)
+            data = (block, jnp.asarray(begin, jnp.uint32))
+            yield Block([data] * groups, begin + length, place, begin)
+            begin += length
+
+    return blocks
+
+
+def host_blocks(batches: Batches, keys: list[Any], batch_size: int, first: int) -> Callable[[], Iterator[Block]]:
+    """Blocks of rows gathered on the host: the very rows that each chain would see with all of them on the device."""
+    one = jax.tree.map(lambda x: x[:1], batches.data)
+    chains = len(jax.tree.leaves(keys[0].data)[0]) * len(keys)
+    size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(one)) * batch_size * chains
+    length = int(max(1, min(MOST_STEPS, BLOCK_BYTES // max(size, 1))))
+
+    @jax.jit
+    def rows_of(keys, steps):
+        each = jax.vmap(batches.rows, in_axes=(None, 0, None))
+        return jax.vmap(each, in_axes=(0, None, None))(keys, steps, batch_size)
+
+    def blocks() -> Iterator[Block]:
+        begin = first
+        while True:
+            steps = jnp.arange(length, dtype=jnp.uint32) + jnp.uint32(begin)
+            data = []
+            for group in keys:
+                rows = np.asarray(rows_of(group.data, steps))
+                block = jax.tree.map(lambda x, rows=rows: jnp.asarray(_gather(x, rows)), batches.data)
+                data.append((block, jnp.full(len(rows), begin, jnp.uint32)))
+            yield Block(data, begin + length, None, begin)
+            begin += length
+
+    return blocks
+
+
+def _gather(array: Any, rows: np.ndarray) -> np.ndarray:
+    """Rows of an array on the host, in ascending order on disk."""
+    flat, back = np.unique(rows.ravel(), return_inverse=True)
+    return np.asarray(array[flat])[back].reshape(rows.shape + array.shape[1:])

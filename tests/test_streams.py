@@ -1,0 +1,218 @@
+"""Batches from the host: the draws of rows on the device, read ahead, and taken up again where they were."""
+
+import threading
+import time
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import smilax as sx
+from smilax import feeds, running
+from smilax.streams import Reader
+
+pytestmark = pytest.mark.once
+
+RNG = np.random.default_rng(0)
+N, D, B = 96, 3, 16
+X = RNG.normal(size=(N, D)).astype(np.float32)
+Y = (X @ np.array([1.0, -0.5, 0.3]) + 0.3 * RNG.normal(size=N)).astype(np.float32)
+POSTERIOR = sx.Posterior(
+    lambda w: -0.5 * jnp.sum(w**2), lambda w, batch: -0.5 * ((batch[1] - batch[0] @ w) / 0.3) ** 2, num_data=N
+)
+ALGORITHM = sx.psmile_naive(POSTERIOR, 1e-2)
+SETTINGS = {"num_chains": 3, "num_warmup": 20, "num_samples": 60, "thinning": 7, "progress_bar": False}
+
+
+def run(data, algorithm=ALGORITHM, **changes):
+    settings = {"batch_size": B} | SETTINGS | changes
+    return sx.sample(jax.random.key(0), algorithm, data, jnp.zeros(D, jnp.float32), **settings)
+
+
+def epochs(number):
+    """Batches of an epoch, a function of its number alone."""
+    for rows in np.array_split(np.random.default_rng(number).permutation(N), N // B):
+        yield X[rows], Y[rows]
+
+
+class Loader:
+    """An iterable that keeps its place, as torchdata's StatefulDataLoader does."""
+
+    def __init__(self):
+        self.epoch, self.done = 0, 0
+
+    def __iter__(self):
+        while self.done < N // B:
+            batch = list(epochs(self.epoch))[self.done]
+            self.done += 1
+            yield batch
+        self.epoch, self.done = self.epoch + 1, 0
+
+    def state_dict(self):
+        return {"epoch": self.epoch, "done": self.done}
+
+    def load_state_dict(self, state):
+        self.epoch, self.done = state["epoch"], state["done"]
+
+
+@pytest.mark.parametrize("method", ["vectorized", "sequential"])
+@pytest.mark.parametrize("order", ["independent", "epochs"])
+def test_rows_on_disk_give_the_draws_of_rows_on_the_device(tmp_path, monkeypatch, order, method):
+    monkeypatch.setattr(feeds, "MOST_STEPS", 11)
+    paths = []
+    for name, array in (("x", X), ("y", Y)):
+        np.save(tmp_path / f"{name}.npy", array)
+        paths.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
+    mapped = sx.Batches(tuple(paths), order=order)
+    assert mapped.streamed
+    assert not sx.Batches((X, Y)).streamed
+    reference = run(sx.Batches((X, Y), order=order), chain_method=method)
+    np.testing.assert_array_equal(run(mapped, chain_method=method).draws, reference.draws)
+
+
+def test_a_transform_is_applied_to_rows_from_the_host_too():
+    def transform(key, batch):
+        return batch[0] + 0.1 * jax.random.normal(key, batch[0].shape, batch[0].dtype), batch[1]
+
+    plain, streamed = (run(sx.Batches((X, Y), transform=transform, on_host=on_host)) for on_host in (False, True))
+    np.testing.assert_array_equal(streamed.draws, plain.draws)
+
+
+def test_every_chain_sees_the_batches_of_the_stream_in_order(monkeypatch):
+    monkeypatch.setattr(feeds, "MOST_STEPS", 7)
+    seen = [batch for number in range(2) for batch in epochs(number)]
+
+    def step(state, batch):
+        return ALGORITHM.step(jax.random.key(0), state, batch)[0]
+
+    state = ALGORITHM.init(jax.random.key(1), jnp.zeros(D, jnp.float32))
+    recorded = sx.SamplingAlgorithm(
+        init=lambda key, params: state,
+        warmup=lambda key, state, batch, fraction: ALGORITHM.warmup(key, state, batch, fraction),
+        step=lambda key, state, batch: (step(state, batch), ALGORITHM.step(key, state, batch)[1]),
+        config=ALGORITHM.config,
+        posterior=POSTERIOR,
+    )
+    result = run(sx.Stream(epochs, N), recorded, num_warmup=0, num_samples=2 * N // B, thinning=1)
+    for i, batch in enumerate(seen):
+        state = jax.jit(step)(state, jax.tree.map(jnp.asarray, batch))
+        np.testing.assert_allclose(result.draws[:, i], np.tile(state.params, (3, 1)), rtol=1e-5, atol=1e-6)
+
+
+def test_all_kinds_of_sources_and_sizes_of_pieces_give_the_same_batches():
+    def odd(number):
+        """The same rows in pieces of seven, the last one short."""
+        order = np.random.default_rng(number).permutation(N)
+        for start in range(0, N, 7):
+            yield X[order[start : start + 7]], Y[order[start : start + 7]]
+
+    reference = run(sx.Stream(epochs, N)).draws
+    lists = [batch for number in range(20) for batch in epochs(number)]
+    for source in (odd, Loader(), lists, lambda: iter(lists)):
+        np.testing.assert_array_equal(run(sx.Stream(source, N)).draws, reference)
+
+
+@pytest.mark.parametrize("make", [lambda: epochs, Loader], ids=["function of the epoch", "state_dict"])
+def test_a_resumed_run_sees_the_batches_of_an_unbroken_one(tmp_path, monkeypatch, make):
+    monkeypatch.setattr(feeds, "MOST_STEPS", 5)
+    reference = run(sx.Stream(epochs, N), num_samples=120)
+    run(sx.Stream(make(), N), store=tmp_path / "run")
+    longer = sx.resume(tmp_path / "run", ALGORITHM, sx.Stream(make(), N), num_samples=120, progress_bar=False)
+    np.testing.assert_array_equal(np.asarray(longer.draws), reference.draws)
+
+
+def test_a_source_that_cannot_go_back_says_so(tmp_path):
+    lists = list(epochs(0))
+    run(sx.Stream(lists, N), store=tmp_path / "run")
+    with pytest.warns(UserWarning, match="begins anew"):
+        longer = sx.resume(tmp_path / "run", ALGORITHM, sx.Stream(lists, N), num_samples=120, progress_bar=False)
+    assert longer.num_draws == 120 // 7
+    assert np.isfinite(np.asarray(longer.draws)).all()
+
+
+def test_a_place_within_a_piece_is_found_again():
+    def pieces(number):
+        yield from np.split(np.arange(30) + 100 * number, 3)
+
+    stream = sx.Stream(pieces, 30)
+    reader = Reader(stream, 4)
+    for _ in range(11):
+        again = Reader(stream, 4, reader.place())
+        np.testing.assert_array_equal(reader.next(), again.next())
+        np.testing.assert_array_equal(Reader(stream, 4, again.place()).next(), Reader(stream, 4, reader.place()).next())
+
+
+def test_reading_goes_on_while_the_device_works(monkeypatch):
+    monkeypatch.setattr(feeds, "MOST_STEPS", 4)
+    threads, taken = set(), []
+
+    def slow(number):
+        for batch in epochs(number):
+            threads.add(threading.current_thread().name)
+            time.sleep(0.002)
+            taken.append(1)
+            yield batch
+
+    run(sx.Stream(slow, N), num_samples=40, thinning=1)
+    assert "smilax data" in threads
+    # No further ahead than a few blocks, however long the run: memory is bounded.
+    assert len(taken) <= 60 + 4 * 4 + N // B
+    # Nothing is left behind.
+    assert not [t for t in threading.enumerate() if t.name == "smilax data"]
+
+
+def test_an_error_in_the_source_is_the_error_of_the_run():
+    def broken(number):
+        if number:
+            raise OSError("the disk is gone")
+        yield from epochs(0)
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        run(sx.Stream(broken, N))
+    with pytest.raises(ValueError, match="yields no batch"):
+        run(sx.Stream([], N), batch_size=None)
+    with pytest.raises(TypeError, match="iterated only once"):
+        sx.Stream(iter([X]), N)
+    with pytest.raises(ValueError, match="common leading axis"):
+        run(sx.Stream([(X, Y[:3])], N))
+
+
+def test_what_needs_independent_batches_or_arrays_says_so():
+    with pytest.raises(ValueError, match="independent from step to step"):
+        run(sx.Stream(epochs, N), sx.ismile(POSTERIOR))
+    with pytest.raises(ValueError, match="posterior.num_data = 96"):
+        run(sx.Stream(epochs, N + 1))
+    with pytest.raises(TypeError, match=r"sx\.Stream"):
+        sx.diagnose(run(sx.Stream(epochs, N)), ALGORITHM, sx.Stream(epochs, N))
+    bad = np.where(np.arange(N)[:, None] == 0, np.nan, X)
+    with pytest.raises(ValueError, match="data"):
+        run(sx.Batches((bad, Y), on_host=True))
+
+
+def test_independent_streams_serve_ismile():
+    def endless():
+        rng = np.random.default_rng(0)
+        while True:
+            rows = rng.integers(0, N, B)
+            yield X[rows], Y[rows]
+
+    stream = sx.Stream(endless, N, order="independent", replacement=True)
+    result = run(stream, sx.ismile(POSTERIOR, replacement=True), num_warmup=2000, num_samples=4000, thinning=1)
+    covariance = np.linalg.inv(X.T @ X / 0.09 + np.eye(D))
+    np.testing.assert_allclose(
+        result.draws.reshape(-1, D).astype(np.float64).var(0) / np.diag(covariance), 1, atol=0.25
+    )
+
+
+def test_one_program_serves_all_blocks(monkeypatch):
+    monkeypatch.setattr(feeds, "MOST_STEPS", 4)
+    monkeypatch.setattr(running, "CHUNK_SECONDS", 0.0)
+    compiled = []
+    original = jax.stages.Lowered.compile
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda *a, **k: compiled.append(1) or original(*a, **k))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(sx.Stream(epochs, N))
+    assert len(compiled) == 2
