@@ -47,6 +47,7 @@ ORDER = """
     result
     recording
     running
+    sizing
     persistence
     loading
     resuming
@@ -68,7 +69,7 @@ ORDER = """
 CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
     microcanonical tuning""".split()
 MACHINERY = """samplers streams data validation progress feeds chains store interrupts result recording running
-    persistence loading resuming sampling ensemble predict metrics diagnostics plots report
+    sizing persistence loading resuming sampling ensemble predict metrics diagnostics plots report
     smilax demo cli""".split()
 # Import name -> name of the distribution that pyproject.toml lists.
 DISTRIBUTION = {"arviz_base": "arviz-base", "sklearn": "scikit-learn"}

@@ -28,6 +28,8 @@ from smilax.samplers import sgld as sgld
 from smilax.samplers import smile as smile
 from smilax.samplers import smile_naive as smile_naive
 from smilax.sampling import sample as sample
+from smilax.sizing import Estimate as Estimate
+from smilax.sizing import estimate as estimate
 from smilax.streams import Stream as Stream
 
 if _TYPE_CHECKING:
@@ -57,6 +59,7 @@ _LAZY = {
 __all__ = [
     "Batches",
     "Diagnosis",
+    "Estimate",
     "Info",
     "Network",
     "NetworkPosterior",
@@ -69,6 +72,7 @@ __all__ = [
     "bnn",
     "datasets",
     "diagnose",
+    "estimate",
     "from_equinox",
     "geometry",
     "ismile",

@@ -1,5 +1,6 @@
 """`sample`: chains × steps."""
 
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -20,6 +21,7 @@ from smilax.result import Result
 from smilax.resuming import run_with_store
 from smilax.running import Lengths, Position, Run
 from smilax.samplers.base import SamplingAlgorithm
+from smilax.sizing import estimate
 from smilax.store import StoreWriter
 from smilax.streams import Stream
 from smilax.validation import chain_params, check_data, check_density, check_lengths
@@ -112,6 +114,13 @@ def sample(
         if algorithm.posterior is not None:
             check_density(algorithm.posterior, params, batches.first(batch_size))
     num_params = trees.size(params) // num_chains
+    if progress_bar:
+        one = jax.tree.map(lambda x: x[0], params)
+        size = estimate(
+            algorithm, one, num_chains=num_chains, num_warmup=num_warmup, num_samples=num_samples, thinning=thinning,
+            store=store,
+        )  # fmt: skip
+        print(f"smilax: {algorithm.config['name']}, {size}", file=sys.stderr)
     run = Run(algorithm, batches, batch_size, key, num_chains, num_params, lengths, chain_method, first_step)
     if store is None:
         return _in_memory(run, params, chains, begin, progress_bar)

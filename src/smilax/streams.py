@@ -90,12 +90,15 @@ class Stream:
         }  # fmt: skip
 
     def first(self, batch_size: int | None) -> Any:
-        """A batch to look at, from an iterator of its own; of the source's own size if that is None."""
-        if batch_size is not None:
-            return Reader(self, batch_size).next()
-        for batch in self._epoch(0):
-            return _on_host(batch)
-        raise ValueError("source yields no batch")
+        """A batch to look at; of the source's own size if that is None. The source stays where it is."""
+        source: Any = self.source
+        before = source.state_dict() if hasattr(source, "load_state_dict") else None
+        try:
+            reader = Reader(self, batch_size or 1)
+            return reader.next() if batch_size else reader.piece()
+        finally:
+            if before is not None:
+                source.load_state_dict(before)
 
     def draw(self, data: Any, key: jax.Array, step: jax.Array, batch_size: int) -> Any:
         """The batch of one step, on the device; `data` is a block of a `Reader`'s batches and its first step."""
@@ -147,7 +150,7 @@ class Reader:
         while need:
             if not self._pieces:
                 before = self._here() if self._stream.restorable else {}
-                self._pieces.append((self._piece(), 0, before))
+                self._pieces.append((self.piece(), 0, before))
             rows, used, before = self._pieces.pop()
             size = len(jax.tree.leaves(rows)[0])
             take = min(need, size - used)
@@ -157,7 +160,8 @@ class Reader:
                 self._pieces.append((rows, used + take, before))
         return parts[0] if len(parts) == 1 else jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
-    def _piece(self) -> Any:
+    def piece(self) -> Any:
+        """The next batch as the source makes it, with rows."""
         for attempt in range(2):
             if self._iterator is None:
                 self._iterator, self._read = self._stream._epoch(self._epoch), 0
@@ -193,7 +197,7 @@ class Reader:
                 self._read += 1
         if place["used"]:
             before = self._here()
-            self._pieces.append((self._piece(), place["used"], before))
+            self._pieces.append((self.piece(), place["used"], before))
 
 
 def check_restorable(stream: Stream) -> None:
