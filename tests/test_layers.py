@@ -39,9 +39,10 @@ ORDER = """
     datasets
     validation
     progress
-    chains
-    store
     interrupts
+    chains
+    meshes
+    store
     result
     recording
     running
@@ -65,7 +66,7 @@ ORDER = """
 # The core may be used, and read, without the machinery that runs it.
 CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
     microcanonical tuning""".split()
-MACHINERY = """samplers data validation progress chains store interrupts result recording running persistence loading
+MACHINERY = """samplers data validation progress interrupts chains meshes store result recording running persistence loading
     resuming sampling ensemble predict metrics diagnostics plots report
     smilax demo cli""".split()
 # Import name -> name of the distribution that pyproject.toml lists.

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from smilax.data import Batches
+from smilax.interrupts import Interrupt
 from smilax.packing import PACKING_LIMIT
 from smilax.samplers.base import SamplingAlgorithm
 
-ChainMethod = Literal["vectorized", "sequential"]
+ChainMethod = Literal["vectorized", "sequential", "parallel"]
 
 
 class ChainKeys(NamedTuple):
@@ -108,7 +109,7 @@ def chunk_program(
         count = (bounds.stop - 1) // thinning - first + 1
         return jax.lax.fori_loop(0, count, run_segment, (state, draws, infos))
 
-    if method == "vectorized":
+    if method != "sequential":
         return jax.vmap(run_chain, in_axes=(0, 0, None, None))
     return lambda states, keys, data, bounds: jax.lax.map(
         lambda chain: run_chain(chain[0], chain[1], data, bounds), (states, keys)
@@ -148,7 +149,7 @@ def group_indices(num_chains: int, groups: int, method: ChainMethod) -> list[np.
 
 
 class Groups:
-    """Chains laid out in groups of equal size, and back."""
+    """Chains laid out in groups of equal size, and back; each is driven by a thread."""
 
     def __init__(self, num_chains: int, groups: int, method: ChainMethod):
         self.num_chains = num_chains
@@ -164,6 +165,30 @@ class Groups:
         """The inverse of `split`, in NumPy arrays of their own."""
         return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs])[: self.num_chains], *parts)
 
+    def keys(self, key: jax.Array) -> list[ChainKeys]:
+        """The chains' keys, group by group."""
+        return [chain_keys(key, jnp.asarray(i)) for i in self.indices]
+
+    def place(self, data: Any) -> Any:
+        """The data where the program wants them."""
+        return jax.tree.map(jnp.asarray, data)
+
+    def batches(self, batches: Batches) -> Batches:
+        """The same batches, as the program is to draw them."""
+        return batches
+
+    def algorithm(self, algorithm: SamplingAlgorithm) -> SamplingAlgorithm:
+        """The same algorithm, as the program is to run it."""
+        return algorithm
+
+    def jit(self, program: Callable, states: Any, warming_up: bool) -> Callable:
+        """The program of a group; `states` are those of one."""
+        return jax.jit(program, donate_argnums=0)
+
+    def agree(self, interrupt: Interrupt, length: int) -> int:
+        """The length of the next chunk, the same on all hosts; and what has interrupted one interrupts all."""
+        return length
+
 
 class Phase:
     """One phase of a run: its compiled program and the groups of chains that share it."""
@@ -176,6 +201,7 @@ class Phase:
         data: Any,
         keys: list[ChainKeys],
         one: Any,
+        groups: Groups,
         *,
         warming_up: bool,
         thinning: int,
@@ -183,9 +209,10 @@ class Phase:
         method: ChainMethod,
     ):
         program = chunk_program(
-            algorithm, batches, batch_size, warming_up=warming_up, thinning=thinning, slots=slots, method=method
-        )
-        self._jitted = jax.jit(program, donate_argnums=0)
+            groups.algorithm(algorithm), groups.batches(batches), batch_size,
+            warming_up=warming_up, thinning=thinning, slots=slots, method=method,
+        )  # fmt: skip
+        self._jitted = groups.jit(program, one, warming_up)
         self._compiled: Callable | None = None
         self._data, self._keys = data, keys
         self.thinning, self.slots = thinning, slots
@@ -196,7 +223,7 @@ class Phase:
         self, pool: ThreadPoolExecutor, states: list[Any], bounds: Bounds
     ) -> tuple[list[Any], list[Any], list[Any]]:
         """Advances every group by one chunk; the states given are donated."""
-        arrays = Bounds(*(jnp.asarray(b, jnp.int32) for b in bounds))
+        arrays = Bounds(*(np.asarray(b, np.int32) for b in bounds))
         compiled = self._compiled
         if compiled is None:
             compiled = self._compiled = self._jitted.lower(states[0], self._keys[0], self._data, arrays).compile()

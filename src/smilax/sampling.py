@@ -8,11 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from smilax import trees
 from smilax.chains import ChainMethod
 from smilax.data import Batches, as_batches, check_batch_size
 from smilax.interrupts import Interrupt
+from smilax.meshes import ShardParams, check_mesh
 from smilax.packing import unpack
 from smilax.persistence import commit, describe_run, settings, versions
 from smilax.progress import Progress
@@ -37,6 +39,8 @@ def sample(
     thinning: int = 1,
     batch_size: int | None = None,
     chain_method: ChainMethod = "vectorized",
+    mesh: Mesh | None = None,
+    shard_params: ShardParams | None = None,
     store: str | Path | Store | None = None,
     progress_bar: bool = True,
 ) -> Result:
@@ -65,7 +69,13 @@ def sample(
         num_samples: steps after warm-up; every `thinning`-th of them is kept.
         thinning: steps per draw.
         batch_size: B; None takes all rows at each step.
-        chain_method: `"vectorized"` or `"sequential"` (one chain after another inside one compiled program).
+        chain_method: `"vectorized"`; `"sequential"` (one chain after another inside one compiled program); or
+            `"parallel"`, over several devices (docs/devices.md).
+        mesh: the devices of parallel chains: axis "chain" for chains, "data" for the rows of each batch, of which B has
+            to be a multiple; either may be missing. None takes all devices, along "data" as far as chains are too few.
+        shard_params: `shard_params(path, leaf) -> jax.sharding.PartitionSpec` for the dimensions of one chain's leaf,
+            over further axes of the mesh, for parallel chains that one device cannot hold. None leaves each chain's
+            parameters whole.
         store: a directory for draws and resumable state, or an `sx.Store` with settings; one that exists already is
             refused.
         progress_bar: show steps/s, time left, mean |ΔE|, and rejects.
@@ -91,6 +101,8 @@ def sample(
     """
     lengths = Lengths(*check_lengths(num_warmup, num_samples, thinning))
     batches, batch_size = check_setting(algorithm, data, batch_size, chain_method)
+    if chain_method != "parallel" and (mesh is not None or shard_params is not None):
+        raise ValueError(f'mesh and shard_params are for chain_method="parallel", got {chain_method!r}')
     if isinstance(store, (str, Path)):
         store = Store(store)
     elif store is not None and not isinstance(store, Store):
@@ -109,11 +121,14 @@ def sample(
     else:
         params, num_chains = chain_params(params, num_chains)
         if algorithm.posterior is not None:
-            first = jax.tree.map(jnp.asarray, batches.data)
-            probe = batches.draw(first, jax.random.key(0), jnp.zeros((), jnp.uint32), batch_size)
-            check_density(algorithm.posterior, params, probe)
+            check_density(algorithm.posterior, params, _first_batch(batches, batch_size))
     num_params = trees.size(params) // num_chains
-    run = Run(algorithm, batches, batch_size, key, num_chains, num_params, lengths, chain_method, first_step)
+    if chain_method == "parallel":
+        mesh = check_mesh(mesh, num_chains, batch_size, shard_params)
+    run = Run(
+        algorithm, batches, batch_size, key, num_chains, num_params, lengths, chain_method, first_step, mesh,
+        shard_params,
+    )  # fmt: skip
     if store is None:
         return _in_memory(run, params, chains, begin, progress_bar)
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), params)
@@ -142,8 +157,8 @@ def check_setting(algorithm: Any, data: Any, batch_size: int | None, chain_metho
     """Batches and batch size, after checks of everything that does not depend on the parameters."""
     if not isinstance(algorithm, SamplingAlgorithm):
         raise TypeError(f"algorithm must be a SamplingAlgorithm, e.g. sx.psmile(posterior), got {algorithm!r}")
-    if chain_method not in ("vectorized", "sequential"):
-        raise ValueError(f'chain_method must be "vectorized" or "sequential", got {chain_method!r}')
+    if chain_method not in ("vectorized", "sequential", "parallel"):
+        raise ValueError(f'chain_method must be "vectorized", "sequential" or "parallel", got {chain_method!r}')
     batches = as_batches(data)
     batch_size = check_batch_size(batch_size, batches)
     if algorithm.config.get("batches") == "full" and batch_size != batches.num_rows:
@@ -156,6 +171,14 @@ def check_setting(algorithm: Any, data: Any, batch_size: int | None, chain_metho
     if algorithm.posterior is not None:
         check_data(algorithm.posterior, batches)
     return batches, batch_size
+
+
+def _first_batch(batches: Batches, batch_size: int) -> Any:
+    """A batch as the first step may see it; the whole data may be more than one device can hold."""
+    key, step = jax.random.key(0), jnp.zeros((), jnp.uint32)
+    rows = np.asarray(batches.rows(key, step, batch_size))
+    few = jax.tree.map(lambda x: jnp.asarray(x[rows]), batches.data)
+    return Batches(few, transform=batches.transform).draw(few, key, step, batch_size)
 
 
 def _check_independent(algorithm: SamplingAlgorithm, batches: Batches) -> None:
