@@ -16,6 +16,7 @@ SOURCE = ROOT / "src"
 # less the modules of it that have their own, and may import from itself. A new module has to be given its place here.
 ORDER = """
     trees
+    distributed
     structure
     conditional
     packing
@@ -48,7 +49,7 @@ ORDER = """
     running
     persistence
     loading
-    resuming
+    distributed resuming
     sampling
     ensemble
     predict
@@ -66,8 +67,8 @@ ORDER = """
 # The core may be used, and read, without the machinery that runs it.
 CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
     microcanonical tuning""".split()
-MACHINERY = """samplers data validation progress interrupts chains meshes store result recording running persistence loading
-    resuming sampling ensemble predict metrics diagnostics plots report
+MACHINERY = """samplers data validation progress interrupts chains meshes store result recording running
+    persistence loading resuming sampling ensemble predict metrics diagnostics plots report
     smilax demo cli""".split()
 # Import name -> name of the distribution that pyproject.toml lists.
 DISTRIBUTION = {"arviz_base": "arviz-base", "sklearn": "scikit-learn"}

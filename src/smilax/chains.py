@@ -181,7 +181,7 @@ class Groups:
         """The same algorithm, as the program is to run it."""
         return algorithm
 
-    def jit(self, program: Callable, states: Any, warming_up: bool) -> Callable:
+    def jit(self, program: Callable, states: Any, warming_up: bool) -> Any:
         """The program of a group; `states` are those of one."""
         return jax.jit(program, donate_argnums=0)
 

@@ -2,8 +2,8 @@
 
 A mesh has an axis "chain", a device of which holds whole chains, and an axis "data", over which the rows of every batch
 are spread. Chains have nothing to say to each other, so "chain" is a manual axis of `jax.shard_map`: loops and branches
-inside a step wait for no chain on another device. All other axes are left to JAX's SPMD partitioner, which is told where
-the rows of a batch are, and reduces sums over them.
+inside a step wait for no chain on another device. All other axes are left to JAX's SPMD partitioner, which is told
+where the rows of a batch are, and reduces sums over them.
 """
 
 import math
@@ -58,7 +58,7 @@ def check_mesh(mesh: Any, num_chains: int, batch_size: int, shard_params: ShardP
     unknown = [name for name in names if name not in (CHAIN, DATA)]
     if unknown and shard_params is None:
         raise ValueError(
-            f'mesh has the axes {names}: they must be "chain" and "data"; others are for shard_params, which is not given'
+            f'mesh has the axes {names}: they must be "chain" and "data"; others are for shard_params, not given'
         )
     if batch_size % mesh.shape.get(DATA, 1):
         raise ValueError(
@@ -66,7 +66,7 @@ def check_mesh(mesh: Any, num_chains: int, batch_size: int, shard_params: ShardP
         )
     missing = tuple(name for name in (CHAIN, DATA) if name not in names)
     names = (*missing, *names)
-    # Explicit axes would ask every operation of the user's model for its sharding; Auto ones leave that to the compiler.
+    # Explicit axes would ask every operation of a model for its sharding; Auto ones leave that to the compiler.
     return Mesh(mesh.devices.reshape((1,) * len(missing) + mesh.devices.shape), names, (AxisType.Auto,) * len(names))
 
 
@@ -121,7 +121,7 @@ class MeshGroups(Groups):
 
         return algorithm._replace(warmup=held(algorithm.warmup), step=held(algorithm.step))
 
-    def jit(self, program: Callable, states: Any, warming_up: bool) -> Callable:
+    def jit(self, program: Callable, states: Any, warming_up: bool) -> Any:
         chains, everywhere = PartitionSpec(CHAIN), PartitionSpec()
         # An axis with one device has nothing to spread.
         manual = {CHAIN, *(name for name, size in self.mesh.shape.items() if size == 1)}
@@ -150,11 +150,11 @@ class MeshGroups(Groups):
         return DATA if len(x) % self.mesh.shape[DATA] == 0 else None
 
     def _specs(self, state: Any) -> Any:
-        """For each leaf of one chain's state the spec of its dimensions: where a part is like the parameters, theirs."""
+        """For each leaf of one chain's state the spec of its dimensions; parts like the parameters have theirs."""
         params = getattr(state, "params", state)
         if self._shard_params is None:
             return jax.tree.map(lambda _: PartitionSpec(), state)
-        treedef = jax.tree.structure(params)
+        treedef: Any = jax.tree.structure(params)
         found = zip(leaf_paths(params), jax.tree.leaves(params), strict=True)
         specs = treedef.unflatten([self._spec(path or "params", leaf) for path, leaf in found])
         shapes = [x.shape for x in jax.tree.leaves(params)]
@@ -174,8 +174,8 @@ class MeshGroups(Groups):
         allowed = [name for name in self.mesh.axis_names if name != CHAIN]
         if not set(used) <= set(allowed) or len(spec) > len(leaf.shape):
             raise ValueError(
-                f"shard_params returned {spec} for {path!r} of shape {tuple(leaf.shape)}: one entry per dimension, with "
-                f"the axes {allowed} of the mesh"
+                f"shard_params returned {spec} for {path!r} of shape {tuple(leaf.shape)}: one entry per dimension, "
+                f"with the axes {allowed} of the mesh"
             )
         return spec
 

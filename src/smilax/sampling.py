@@ -103,6 +103,8 @@ def sample(
     batches, batch_size = check_setting(algorithm, data, batch_size, chain_method)
     if chain_method != "parallel" and (mesh is not None or shard_params is not None):
         raise ValueError(f'mesh and shard_params are for chain_method="parallel", got {chain_method!r}')
+    if store is not None and chain_method == "parallel" and jax.process_count() > 1:
+        raise NotImplementedError("store: a run on several hosts cannot be stored yet; it returns its draws")
     if isinstance(store, (str, Path)):
         store = Store(store)
     elif store is not None and not isinstance(store, Store):
