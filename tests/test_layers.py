@@ -16,6 +16,7 @@ SOURCE = ROOT / "src"
 # less the modules of it that have their own, and may import from itself. A new module has to be given its place here.
 ORDER = """
     trees
+    distributed
     structure
     conditional
     packing
@@ -41,16 +42,17 @@ ORDER = """
     validation
     progress
     feeds
-    chains
-    store
     interrupts
+    chains
+    meshes
+    store
     result
     recording
     running
     sizing
     persistence
     loading
-    resuming
+    distributed resuming
     sampling
     ensemble
     predict
@@ -68,7 +70,7 @@ ORDER = """
 # The core may be used, and read, without the machinery that runs it.
 CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
     microcanonical tuning""".split()
-MACHINERY = """samplers streams data validation progress feeds chains store interrupts result recording running
+MACHINERY = """samplers streams data validation progress feeds interrupts chains meshes store result recording running
     sizing persistence loading resuming sampling ensemble predict metrics diagnostics plots report
     smilax demo cli""".split()
 # Import name -> name of the distribution that pyproject.toml lists.

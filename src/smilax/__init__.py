@@ -3,6 +3,7 @@
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
+from smilax import distributed as distributed
 from smilax import geometry as geometry
 from smilax import likelihoods as likelihoods
 from smilax import priors as priors
@@ -72,6 +73,7 @@ __all__ = [
     "bnn",
     "datasets",
     "diagnose",
+    "distributed",
     "estimate",
     "from_equinox",
     "geometry",

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from smilax.data import Batches
+from smilax.interrupts import Interrupt
 from smilax.packing import PACKING_LIMIT
 from smilax.samplers.base import SamplingAlgorithm
 from smilax.streams import Stream
 
-ChainMethod = Literal["vectorized", "sequential"]
+ChainMethod = Literal["vectorized", "sequential", "parallel"]
 
 
 class ChainKeys(NamedTuple):
@@ -111,7 +112,7 @@ def chunk_program(
         count = (bounds.stop - 1) // thinning - first + 1
         return jax.lax.fori_loop(0, count, run_segment, (state, draws, infos))
 
-    if method == "vectorized":
+    if method != "sequential":
         return jax.vmap(run_chain, in_axes=(0, 0, 0 if own_data else None, None))
     if own_data:
         return lambda states, keys, data, bounds: jax.lax.map(
@@ -155,7 +156,7 @@ def group_indices(num_chains: int, groups: int, method: ChainMethod) -> list[np.
 
 
 class Groups:
-    """Chains laid out in groups of equal size, and back."""
+    """Chains laid out in groups of equal size, and back; each is driven by a thread."""
 
     def __init__(self, num_chains: int, groups: int, method: ChainMethod):
         self.num_chains = num_chains
@@ -171,6 +172,30 @@ class Groups:
         """The inverse of `split`, in NumPy arrays of their own."""
         return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs])[: self.num_chains], *parts)
 
+    def keys(self, key: jax.Array) -> list[ChainKeys]:
+        """The chains' keys, group by group."""
+        return [chain_keys(key, jnp.asarray(i)) for i in self.indices]
+
+    def place(self, data: Any) -> Any:
+        """The data where the program wants them."""
+        return jax.tree.map(jnp.asarray, data)
+
+    def batches(self, batches: Batches | Stream) -> Batches | Stream:
+        """The same batches, as the program is to draw them."""
+        return batches
+
+    def algorithm(self, algorithm: SamplingAlgorithm) -> SamplingAlgorithm:
+        """The same algorithm, as the program is to run it."""
+        return algorithm
+
+    def jit(self, program: Callable, states: Any, warming_up: bool) -> Any:
+        """The program of a group; `states` are those of one."""
+        return jax.jit(program, donate_argnums=0)
+
+    def agree(self, interrupt: Interrupt, length: int) -> int:
+        """The length of the next chunk, the same on all hosts; and what has interrupted one interrupts all."""
+        return length
+
 
 class Phase:
     """One phase of a run: its compiled program and the groups of chains that share it."""
@@ -182,6 +207,7 @@ class Phase:
         batch_size: int,
         keys: list[ChainKeys],
         one: Any,
+        groups: Groups,
         *,
         warming_up: bool,
         thinning: int,
@@ -190,10 +216,10 @@ class Phase:
         own_data: bool = False,
     ):
         program = chunk_program(
-            algorithm, batches, batch_size,
+            groups.algorithm(algorithm), groups.batches(batches), batch_size,
             warming_up=warming_up, thinning=thinning, slots=slots, method=method, own_data=own_data,
         )  # fmt: skip
-        self._jitted = jax.jit(program, donate_argnums=0)
+        self._jitted = groups.jit(program, one, warming_up)
         self._compiled: Callable | None = None
         self._keys = keys
         self.thinning, self.slots = thinning, slots
@@ -204,7 +230,7 @@ class Phase:
         self, pool: ThreadPoolExecutor, states: list[Any], data: list[Any], bounds: Bounds
     ) -> tuple[list[Any], list[Any], list[Any]]:
         """Advances every group by one chunk on its data; the states given are donated."""
-        arrays = Bounds(*(jnp.asarray(b, jnp.int32) for b in bounds))
+        arrays = Bounds(*(np.asarray(b, np.int32) for b in bounds))
         compiled = self._compiled
         if compiled is None:
             compiled = self._compiled = self._jitted.lower(states[0], self._keys[0], data[0], arrays).compile()

@@ -55,11 +55,25 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def options(
+    coordinator: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Run on several hosts: address of process 0.")
+    ] = None,
+    num_processes: Annotated[int | None, typer.Option(help="Number of processes, of all hosts.", min=1)] = None,
+    process_id: Annotated[int | None, typer.Option(help="Number of this process, from 0.", min=0)] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Options before the command."""
+    """Options before the command.
+
+    In a cluster that JAX knows (SLURM, Open MPI, Cloud TPU, Kubernetes) the processes find one another without.
+    """
+    from smilax.distributed import initialize
+
+    try:
+        initialize(coordinator, num_processes, process_id)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def main() -> None:

@@ -118,12 +118,15 @@ class Batches:
             index = jnp.asarray(step, jnp.uint32) - first
             batch = jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), block)
         elif not full:
-            rows = self.rows(key, step, batch_size)
-            # Row numbers are in range by construction; the default mode would spend time on proving it.
-            batch = jax.tree.map(lambda x: jnp.asarray(x).at[rows].get(mode="promise_in_bounds"), data)
+            batch = self.take(data, self.rows(key, step, batch_size))
         if self.transform is not None:
             batch = self.transform(jax.random.fold_in(jax.random.fold_in(key, step), 1), batch)
         return batch
+
+    def take(self, data: Any, rows: jax.Array) -> Any:
+        """These rows of the data."""
+        # Row numbers are in range by construction; the default mode would spend time on proving it.
+        return jax.tree.map(lambda x: jnp.asarray(x).at[rows].get(mode="promise_in_bounds"), data)
 
     def rows(self, key: jax.Array, step: jax.Array, batch_size: int) -> jax.Array:
         """The row numbers of one step's batch, int32, shape `(B,)`."""

@@ -39,8 +39,7 @@ class DeviceFeed:
 
     own_data = False
 
-    def __init__(self, batches: Batches, groups: int):
-        data = jax.tree.map(jnp.asarray, batches.data)
+    def __init__(self, data: Any, groups: int):
         self._block = Block([data] * groups, None, None, 0)
 
     def block(self, step: int) -> Block:

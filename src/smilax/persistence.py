@@ -89,6 +89,7 @@ def settings(run: Run) -> dict[str, Any]:
         "num_samples": run.lengths.num_samples,
         "thinning": run.lengths.thinning,
         "chain_method": run.chain_method,
+        "sharded": run.shard_params is not None,
         "num_rows": run.batches.num_rows,
         "num_params": run.num_params,
     }

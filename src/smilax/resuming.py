@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from smilax.data import as_batches
 from smilax.interrupts import Interrupt
 from smilax.loading import stored_result
+from smilax.meshes import ShardParams, check_mesh
 from smilax.persistence import check_same, commit, params_like, restore, restore_run
 from smilax.progress import Progress
 from smilax.recording import Store, StoreRecorder
@@ -27,6 +30,8 @@ def resume(
     data: Any,
     *,
     num_samples: int | None = None,
+    mesh: Mesh | None = None,
+    shard_params: ShardParams | None = None,
     progress_bar: bool = True,
 ) -> Result:
     """Goes on with a run from the last commit of its store, be it interrupted, killed, or finished and too short.
@@ -38,6 +43,9 @@ def resume(
         algorithm: the sampler, made with the same arguments as that of the run.
         data: the data of the run; if that was given as `sx.Batches`, then so here.
         num_samples: steps after warm-up in all; more than the run was to have makes it longer. None keeps its length.
+        mesh: the devices to go on with, as in `sample`, for a run of any `chain_method`. None means all devices if the
+            run's was "parallel". On another mesh draws are the same up to rounding only.
+        shard_params: as it was given to `sample`.
         progress_bar: as in `sample`.
 
     Raises:
@@ -75,6 +83,13 @@ def resume(
     if algorithm.posterior is not None:
         check_data(algorithm.posterior, batches)
     run = restore_run(config, algorithm, batches)
+    if mesh is not None or run.chain_method == "parallel":
+        mesh = check_mesh(mesh, run.num_chains, run.batch_size, shard_params)
+        run = replace(run, chain_method="parallel", mesh=mesh, shard_params=shard_params)
+    elif shard_params is not None:
+        raise ValueError("shard_params needs a mesh")
+    if (shard_params is not None) != config["settings"].get("sharded", False):
+        raise ValueError("shard_params must be given if, and only if, the run was begun with it")
     if num_samples is not None:
         num_samples = check_count("num_samples", num_samples, 1)
         if num_samples < run.lengths.num_samples:

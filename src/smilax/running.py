@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from smilax.chains import Bounds, ChainMethod, Groups, Phase, chain_keys, num_groups, segments
+from smilax.chains import Bounds, ChainMethod, Groups, Phase, num_groups, segments
 from smilax.data import Batches
 from smilax.feeds import BlockFeed, DeviceFeed, host_blocks, stream_blocks
 from smilax.interrupts import Interrupt
+from smilax.meshes import MeshGroups, ShardParams
 from smilax.packing import pack, packable
 from smilax.progress import Progress
 from smilax.recording import Group
@@ -89,6 +90,8 @@ class Run:
         num_chains: number of chains.
         num_params: numbers in the parameters of one chain.
         first_step: number of the first step, where the run goes on from another.
+        mesh: the devices of parallel chains.
+        shard_params: as given to `sample`.
     """
 
     algorithm: SamplingAlgorithm
@@ -100,24 +103,26 @@ class Run:
     lengths: Lengths
     chain_method: ChainMethod
     first_step: int = 0
+    mesh: Mesh | None = None
+    shard_params: ShardParams | None = None
 
     @property
     def groups(self) -> Groups:
         """How the chains are laid out."""
+        if self.mesh is not None:
+            return MeshGroups(self.num_chains, self.mesh, self.shard_params)
         count = num_groups(self.num_chains, self.num_params, self.chain_method)
         return Groups(self.num_chains, count, self.chain_method)
-
-    def keys(self) -> list[Any]:
-        """The chains' keys, group by group."""
-        return [chain_keys(self.key, jnp.asarray(i)) for i in self.groups.indices]
 
     def init_shapes(self, params: Any) -> Any:
         """What `init` returns, for `jax.eval_shape`."""
         keys = jax.random.split(jax.random.key(0), self.num_chains)
         return jax.vmap(self.algorithm.init)(keys, self._packed(params))
 
-    @staticmethod
-    def _packed(params: Any) -> Any:
+    def _packed(self, params: Any) -> Any:
+        # Leaves can only be sharded as long as they are there.
+        if self.shard_params is not None:
+            return params
         one = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[0], tree), params)
         return jax.vmap(pack)(params) if packable(one) else params
 
@@ -129,7 +134,7 @@ class Run:
         # Group by group: states must not depend on how many chains start together.
         states = [
             init(jax.vmap(lambda k: jax.random.fold_in(k, 2**32 - 1))(k.algorithm), p)
-            for k, p in zip(self.keys(), groups.split(params), strict=True)
+            for k, p in zip(groups.keys(self.key), groups.split(params), strict=True)
         ]
         return groups.join(states)
 
@@ -138,7 +143,7 @@ class Run:
             return BlockFeed(stream_blocks(self.batches, self.batch_size, len(keys), step, place))
         if self.batches.streamed:
             return BlockFeed(host_blocks(self.batches, keys, self.batch_size, step), own_data=True)
-        return DeviceFeed(self.batches, len(keys))
+        return DeviceFeed(self.groups.place(self.batches.data), len(keys))
 
     def execute(
         self,
@@ -160,7 +165,7 @@ class Run:
             after_chunk: called with a function that gives the states on the host, and the position they have.
         """
         lengths, groups = self.lengths, self.groups
-        keys = self.keys()
+        keys = groups.keys(self.key)
         states = groups.split(chains)
         del chains
         draw_bytes = sum(x.nbytes for x in jax.tree.leaves(states[0].params))
@@ -179,7 +184,7 @@ class Run:
             while done < steps and not interrupt.requested:
                 if phase is None:
                     phase = Phase(
-                        self.algorithm, self.batches, self.batch_size, keys, states[0],
+                        self.algorithm, self.batches, self.batch_size, keys, states[0], groups,
                         warming_up=warming_up, thinning=every, slots=slots, method=self.chain_method,
                         own_data=feed.own_data,
                     )  # fmt: skip
@@ -201,7 +206,7 @@ class Run:
                 progress.update(stop - done, infos, segments(done, stop, every), warming_up)
                 # The first chunk's time is mostly compilation, so it says nothing but that more can be asked for.
                 pace = 8 if first else min(8.0, CHUNK_SECONDS / max(used, 1e-9))
-                length = max(1, int((stop - done) * pace))
+                length = groups.agree(interrupt, max(1, int((stop - done) * pace)))
                 done, first = stop, False
                 position = Position(name, done, partial if done % every else None, feed.place())
                 if after_chunk is not None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from smilax import trees
 from smilax.chains import ChainMethod
 from smilax.data import Batches, as_batches, check_batch_size
 from smilax.interrupts import Interrupt
+from smilax.meshes import ShardParams, check_mesh
 from smilax.packing import unpack
 from smilax.persistence import commit, describe_run, settings, versions
 from smilax.progress import Progress
@@ -39,6 +41,8 @@ def sample(
     thinning: int = 1,
     batch_size: int | None = None,
     chain_method: ChainMethod = "vectorized",
+    mesh: Mesh | None = None,
+    shard_params: ShardParams | None = None,
     store: str | Path | Store | None = None,
     progress_bar: bool = True,
 ) -> Result:
@@ -68,7 +72,13 @@ def sample(
         num_samples: steps after warm-up; every `thinning`-th of them is kept.
         thinning: steps per draw.
         batch_size: B; None takes all rows at each step.
-        chain_method: `"vectorized"` or `"sequential"` (one chain after another inside one compiled program).
+        chain_method: `"vectorized"`; `"sequential"` (one chain after another inside one compiled program); or
+            `"parallel"`, over several devices (docs/devices.md).
+        mesh: the devices of parallel chains: axis "chain" for chains, "data" for the rows of each batch, of which B has
+            to be a multiple; either may be missing. None takes all devices, along "data" as far as chains are too few.
+        shard_params: `shard_params(path, leaf) -> jax.sharding.PartitionSpec` for the dimensions of one chain's leaf,
+            over further axes of the mesh, for parallel chains that one device cannot hold. None leaves each chain's
+            parameters whole.
         store: a directory for draws and resumable state, or an `sx.Store` with settings; one that exists already is
             refused.
         progress_bar: show steps/s, time left, mean |ΔE|, and rejects.
@@ -94,6 +104,10 @@ def sample(
     """
     lengths = Lengths(*check_lengths(num_warmup, num_samples, thinning))
     batches, batch_size = check_setting(algorithm, data, batch_size, chain_method)
+    if chain_method != "parallel" and (mesh is not None or shard_params is not None):
+        raise ValueError(f'mesh and shard_params are for chain_method="parallel", got {chain_method!r}')
+    if store is not None and chain_method == "parallel" and jax.process_count() > 1:
+        raise NotImplementedError("store: a run on several hosts cannot be stored yet; it returns its draws")
     if isinstance(store, (str, Path)):
         store = Store(store)
     elif store is not None and not isinstance(store, Store):
@@ -114,6 +128,8 @@ def sample(
         if algorithm.posterior is not None:
             check_density(algorithm.posterior, params, batches.first(batch_size))
     num_params = trees.size(params) // num_chains
+    if chain_method == "parallel":
+        mesh = check_mesh(mesh, num_chains, batch_size, shard_params)
     if progress_bar:
         one = jax.tree.map(lambda x: x[0], params)
         size = estimate(
@@ -121,7 +137,10 @@ def sample(
             store=store,
         )  # fmt: skip
         print(f"smilax: {algorithm.config['name']}, {size}", file=sys.stderr)
-    run = Run(algorithm, batches, batch_size, key, num_chains, num_params, lengths, chain_method, first_step)
+    run = Run(
+        algorithm, batches, batch_size, key, num_chains, num_params, lengths, chain_method, first_step, mesh,
+        shard_params,
+    )  # fmt: skip
     if store is None:
         return _in_memory(run, params, chains, begin, progress_bar)
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), params)
@@ -150,8 +169,8 @@ def check_setting(algorithm: Any, data: Any, batch_size: int | None, chain_metho
     """Batches and batch size, after checks of everything that does not depend on the parameters."""
     if not isinstance(algorithm, SamplingAlgorithm):
         raise TypeError(f"algorithm must be a SamplingAlgorithm, e.g. sx.psmile(posterior), got {algorithm!r}")
-    if chain_method not in ("vectorized", "sequential"):
-        raise ValueError(f'chain_method must be "vectorized" or "sequential", got {chain_method!r}')
+    if chain_method not in ("vectorized", "sequential", "parallel"):
+        raise ValueError(f'chain_method must be "vectorized", "sequential" or "parallel", got {chain_method!r}')
     batches = as_batches(data)
     batch_size = check_batch_size(batch_size, batches)
     if algorithm.config.get("batches") == "full" and batch_size != batches.num_rows:
@@ -161,6 +180,10 @@ def check_setting(algorithm: Any, data: Any, batch_size: int | None, chain_metho
         )
     if algorithm.config.get("batches") == "independent":
         _check_independent(algorithm, batches)
+    if chain_method == "parallel" and (isinstance(batches, Stream) or batches.streamed):
+        raise ValueError(
+            'chain_method="parallel" needs the rows on the devices: give arrays, or sx.Batches(data, on_host=False)'
+        )
     if algorithm.posterior is not None:
         check_data(algorithm.posterior, batches)
     return batches, batch_size

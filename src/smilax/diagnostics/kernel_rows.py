@@ -166,7 +166,8 @@ def energy_row(energy: np.ndarray, accepted: np.ndarray, size: int, config: Any)
 
     What curvature does to a variance goes as ε², EEVPD^{1/3}, and adds up over the batches, whose curvatures differ. So
     the mean of |ΔE|^{2/3} says what the errors come to, where few batches make nearly all of their variance; for
-    normal ΔE it comes to the same.
+    normal ΔE it comes to the same. That is a mean over directions too: where the plain variance is far above its bound,
+    the directions that few batches see may fare worse.
     """
     name = "EEVPD"
     energy = np.where(np.asarray(accepted) > 0, np.asarray(energy, np.float64), np.nan)
@@ -193,6 +194,12 @@ def energy_row(energy: np.ndarray, accepted: np.ndarray, size: int, config: Any)
         text += ", heavy tails"
     if verdict != "ok":
         advice = f"Curvature inflates variances by about {error:.0%}: take a smaller step size or a longer warm-up."
+    elif value > bad:
+        verdict = "warning"
+        advice = (
+            "A few batches make nearly all of the energy error, those with rows of high leverage: variances along such "
+            "rows may be off. Take larger batches, a smaller accuracy or step size, and see lost chains."
+        )
     if lacking:
         text, verdict = f"{text}; none of chain {_join(lacking)}", "bad"
         advice = "Leave out the chains named, or start them elsewhere: their energy errors are not finite."

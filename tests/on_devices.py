@@ -1,0 +1,157 @@
+"""Run by tests/test_devices.py in a process of its own: the number of devices is fixed when JAX starts."""
+
+import os
+import re
+import sys
+
+if __name__ == "__main__" and sys.argv[1] != "process":
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+jax.config.update("jax_enable_x64", True)
+
+import smilax as sx  # noqa: E402
+from smilax import chains  # noqa: E402
+from smilax.geometry.choice import NAMES  # noqa: E402
+
+N, B = 400, 40
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(N, 3))
+Y = X @ np.array([1.0, -0.5, 0.3]) + 0.3 * RNG.normal(size=N)
+POSTERIOR = sx.Posterior(
+    log_prior=lambda p: -0.5 * jnp.sum(p["w"] ** 2) - 0.5 * p["b"] ** 2,
+    log_likelihood=lambda p, batch: -0.5 * ((batch[1] - batch[0] @ p["w"] - p["b"]) / 0.3) ** 2,
+    num_data=N,
+)
+START = {"w": jnp.zeros(3), "b": jnp.zeros(())}
+ALGORITHMS = {
+    "psmile": lambda: sx.psmile(POSTERIOR, 1e-2),
+    "smile": lambda: sx.smile(POSTERIOR, 1e-2),
+    "psmile_naive": lambda: sx.psmile_naive(POSTERIOR, 1e-2),
+    "smile_naive": lambda: sx.smile_naive(POSTERIOR, 1e-2),
+    "mclmc": lambda: sx.mclmc(POSTERIOR, 1e-2),
+    "sgld": lambda: sx.sgld(POSTERIOR, 1e-5),
+    "sghmc": lambda: sx.sghmc(POSTERIOR, 1e-5),
+} | {f"ismile-{g}": (lambda g=g: sx.ismile(POSTERIOR, geometry=g)) for g in NAMES}
+
+
+def run(name, num_chains=3, start=START, **changes):
+    # The first geometry is made after twenty steps.
+    settings = {"num_warmup": 24, "num_samples": 4, "batch_size": B, "progress_bar": False} | changes
+    if name == "mclmc":
+        settings["batch_size"] = None
+    algorithm = ALGORITHMS[name]()
+    return sx.sample(jax.random.key(3), algorithm, (X, Y), start, num_chains=num_chains, **settings)
+
+
+def mesh(*shape, names=("chain", "data")):
+    return jax.make_mesh(shape, names)
+
+
+def distance(a, b):
+    pairs = zip(jax.tree.leaves(a.draws), jax.tree.leaves(b.draws), strict=True)
+    return max(float(np.max(np.abs(x - y))) for x, y in pairs)
+
+
+def agreement(name, num_chains, shapes):
+    """Results on meshes are those without, and say how far they are apart."""
+    reference = run(name, num_chains)
+    for shape in shapes:
+        spread = run(name, num_chains, chain_method="parallel", mesh=mesh(*shape))
+        assert jax.tree.map(np.shape, spread.draws) == jax.tree.map(np.shape, reference.draws)
+        assert distance(reference, spread) < 1e-9, (name, num_chains, shape, distance(reference, spread))
+
+
+def collectives(text):
+    """Kind, dtype, shape and replica groups of every collective of a compiled program."""
+    pattern = r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\((.*)"
+    return re.findall(pattern, text)
+
+
+def programs():
+    """What the compiled programs say to one another: over "data" only, and never all of the data or parameters."""
+    texts = []
+    original = chains.Phase.run
+
+    def spied(self, pool, states, bounds):
+        new = original(self, pool, states, bounds)
+        texts.append(self._compiled.as_text())
+        return new
+
+    chains.Phase.run = spied
+    run("psmile", 8, chain_method="parallel", mesh=mesh(4, 2))
+    for text in texts:
+        found = collectives(text)
+        kinds = {kind for _, kind, _ in found}
+        assert "all-reduce" in kinds, found
+        assert all(
+            "replica_groups=[4,2]<=[8]" in rest or "{{0,1},{2,3},{4,5},{6,7}}" in rest for _, _, rest in found
+        ), found
+        gathered = [shape for shape, kind, _ in found if kind == "all-gather"]
+        assert not any(str(N) in shape or str(N // 2) in shape or "f64" in shape for shape in gathered), gathered
+    texts.clear()
+    run("psmile", 8, chain_method="parallel", mesh=mesh(8, names=("chain",)))
+    assert not any(collectives(text) for text in texts)
+
+
+def sharded():
+    """Leaves of one chain over further axes of the mesh."""
+    P = jax.sharding.PartitionSpec
+    start = {"w": jnp.zeros((4, 6)), "b": jnp.zeros(6)}
+    posterior = sx.Posterior(
+        lambda p: -0.5 * jnp.sum(p["w"] ** 2) - 0.5 * jnp.sum(p["b"] ** 2),
+        lambda p, batch: -0.5 * jnp.sum((batch[1] - batch[0] @ p["w"] - p["b"]) ** 2, axis=-1),
+        N,
+    )
+    x, y = RNG.normal(size=(N, 4)), RNG.normal(size=(N, 6))
+    settings = {"num_chains": 2, "num_warmup": 6, "num_samples": 4, "batch_size": B, "progress_bar": False}
+    algorithm = sx.psmile(posterior, 1e-2)
+
+    def spread_over(shape, names, shard_params):
+        return sx.sample(
+            jax.random.key(3), algorithm, (x, y), start, chain_method="parallel", mesh=mesh(*shape, names=names),
+            shard_params=shard_params, **settings,
+        )  # fmt: skip
+
+    # Velocities are drawn leaf by leaf where the leaves are not packed.
+    reference = spread_over((2,), ("chain",), lambda path, leaf: None)
+    placed = {}
+
+    original = chains.Phase.run
+
+    def spied(self, pool, states, bounds):
+        new = original(self, pool, states, bounds)
+        placed.update(new[0][0].params)
+        return new
+
+    chains.Phase.run = spied
+    names = ("chain", "data", "model")
+    spread = spread_over((2, 2, 2), names, lambda path, leaf: P(None, "model") if path == "w" else P("model"))
+    assert distance(reference, spread) < 1e-9
+    assert placed["w"].sharding.spec == P("chain", None, "model") and placed["w"].addressable_shards[0].data.shape == (
+        1,
+        4,
+        3,
+    )
+
+
+def process(number, address):
+    """One of two processes, which find the same draws."""
+    assert sx.distributed.initialize(address, 2, int(number)) and sx.distributed.initialize()
+    assert jax.process_count() == 2 and jax.device_count() == 2
+    for shape in ((2, 1), (1, 2)):
+        result = run("psmile", chain_method="parallel", mesh=mesh(*shape))
+        print(*(value.hex() for value in np.concatenate([result.draws["w"].ravel(), result.draws["b"].ravel()])))
+
+
+if __name__ == "__main__":
+    what, *args = sys.argv[1:]
+    if what == "agreement":
+        for case in args:
+            name, num_chains, *shapes = case.split(":")
+            agreement(name, int(num_chains), [tuple(map(int, shape.split("x"))) for shape in shapes])
+    else:
+        globals()[what](*args)

@@ -1,0 +1,134 @@
+"""Parallel chains: on eight simulated devices, and in two processes, they are what they are on one device."""
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh
+
+import smilax as sx
+from smilax.geometry.choice import NAMES
+from smilax.meshes import check_mesh, default_mesh
+
+# The child processes use float64 always.
+pytestmark = pytest.mark.once
+
+SCRIPT = Path(__file__).with_name("on_devices.py")
+ALGORITHMS = [
+    "psmile",
+    "smile",
+    "psmile_naive",
+    "smile_naive",
+    "mclmc",
+    "sgld",
+    "sghmc",
+    *(f"ismile-{g}" for g in NAMES),
+]
+
+
+def start(*args):
+    return subprocess.Popen([sys.executable, SCRIPT, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == 0, err[-4000:]
+    return out
+
+
+def on_eight_devices(*args):
+    return finish(start(*args))
+
+
+def test_results_are_those_of_one_device():
+    on_eight_devices("agreement", "psmile:10:8x1:4x2", "sgld:3:2x4")
+
+
+@pytest.mark.truth
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_results_of_every_algorithm_are_those_of_one_device(name):
+    on_eight_devices("agreement", f"{name}:8:8x1:4x2:2x4:1x8", f"{name}:3:2x4:1x8", f"{name}:10:8x1:4x2")
+
+
+def test_devices_exchange_sums_over_the_batch_only():
+    on_eight_devices("programs")
+
+
+def test_leaves_of_one_chain_over_several_devices():
+    on_eight_devices("sharded")
+
+
+def test_two_processes_find_the_same_draws():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [start("process", str(number), address) for number in range(2)]
+    try:
+        outputs = [finish(process) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    numbers = [
+        [[float.fromhex(word) for word in line.split()] for line in text.splitlines() if re.match("-?0x", line)]
+        for text in outputs
+    ]
+    assert numbers[0] == numbers[1]
+    np.testing.assert_allclose(*numbers[0], rtol=1e-9)
+
+
+def test_meshes():
+    device = np.array(jax.devices()[:1])
+    explicit = jax.make_mesh((1,), ("chain",), axis_types=(AxisType.Explicit,), devices=device)
+    mesh = check_mesh(explicit, 3, 10, None)
+    assert dict(mesh.shape) == {"chain": 1, "data": 1} and set(mesh.axis_types) == {AxisType.Auto}
+    assert default_mesh(3, 10).shape["chain"] == 1
+    with pytest.raises(ValueError, match="mesh has the axes .*batch.*; others are for shard_params"):
+        check_mesh(Mesh(device, ("batch",)), 3, 10, None)
+    with pytest.raises(TypeError, match="mesh must be a jax.sharding.Mesh or None, got 4"):
+        check_mesh(4, 3, 10, None)
+    with pytest.raises(TypeError, match="shard_params must be a function"):
+        check_mesh(None, 3, 10, "model")
+
+
+def run(tmp_path=None, **changes):
+    posterior = sx.Posterior(lambda m: -0.5 * jnp.sum(m**2), lambda m, x: x @ m, 100)
+    algorithm, x = sx.sgld(posterior, 1e-3), np.ones((100, 2), np.float32)
+    settings = {"num_chains": 3, "num_warmup": 5, "num_samples": 10, "batch_size": 10, "progress_bar": False} | changes
+    return algorithm, x, sx.sample(jax.random.key(0), algorithm, x, jnp.zeros(2), **settings)
+
+
+def test_one_device_is_a_mesh_too(tmp_path):
+    *_, reference = run()
+    algorithm, x, result = run(chain_method="parallel", store=tmp_path / "run", num_samples=6)
+    assert result.config["chain_method"] == "parallel"
+    longer = sx.resume(tmp_path / "run", algorithm, x, num_samples=10, progress_bar=False)
+    np.testing.assert_allclose(np.asarray(longer.draws), reference.draws, rtol=1e-5)
+    with pytest.raises(ValueError, match="mesh and shard_params are for chain_method"):
+        run(mesh=default_mesh(3, 10))
+    with pytest.raises(ValueError, match="shard_params needs a mesh"):
+        algorithm, x, _ = run(store=tmp_path / "other")
+        sx.resume(tmp_path / "other", algorithm, x, shard_params=lambda path, leaf: None)
+
+
+def test_initialize_checks_its_arguments():
+    assert not sx.distributed.initialize()
+    with pytest.raises(ValueError, match="belong together: process_id missing"):
+        sx.distributed.initialize("localhost:1234", 2)
+    with pytest.raises(ValueError, match="coordinator must be \"host:port\", got 'localhost'"):
+        sx.distributed.initialize("localhost", 2, 0)
+    with pytest.raises(ValueError, match="process_id must be from 0 to 1, got 2"):
+        sx.distributed.initialize("localhost:1234", 2, 2)
+
+
+def test_the_example_of_the_documentation_runs():
+    page = (Path(__file__).resolve().parent.parent / "docs" / "devices.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    scope = {"__name__": "devices"}
+    exec(block, scope)
+    assert scope["result"].draws.shape == (8, 20, 3)
