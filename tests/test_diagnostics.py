@@ -223,9 +223,12 @@ def test_eevpd_is_the_variance_of_the_energy_error():
     rare = np.where(np.arange(500) % 100 == 0, 1000**0.5, 1.0) * (energy - energy.mean(axis=1, keepdims=True))
     few = energy_row(rare, np.ones((3, 500)), 10, config)
     assert few.value > 5 * row.value
-    assert few.verdict == "warning"
-    assert "high leverage" in few.advice
     assert few.details["variance_error"] == pytest.approx(1.09 * row.details["variance_error"], rel=0.05)
+    fewer = np.where(np.arange(500) % 100 == 0, 100.0, 1.0) * (energy - energy.mean(axis=1, keepdims=True)) / 2
+    warned = energy_row(fewer, np.ones((3, 500)), 10, config)
+    assert warned.details["effective"] < 3 * 1.25e-4
+    assert warned.verdict == "warning"
+    assert "high leverage" in warned.advice
     rejected[1] = np.nan
     assert "none of chain 1" in energy_row(rejected, np.ones((3, 500)), 10, config).text
     assert energy_row(np.full((2, 9), np.nan), np.ones((2, 9)), 10, {}).verdict == "n/a"
