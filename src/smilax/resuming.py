@@ -9,14 +9,14 @@ from typing import Any
 
 from smilax.data import as_batches
 from smilax.interrupts import Interrupt
-from smilax.loading import stored_result
+from smilax.loading import run_config, stored_result
 from smilax.persistence import check_same, commit, params_like, restore, restore_run
 from smilax.progress import Progress
 from smilax.recording import Store, StoreRecorder
 from smilax.result import Result
 from smilax.running import Lengths, Position, Run
 from smilax.samplers.base import SamplingAlgorithm
-from smilax.store import StoreWriter, read
+from smilax.store import StoreLocked, StoreWriter, read
 from smilax.validation import check_count, check_data
 
 
@@ -26,6 +26,7 @@ def resume(
     data: Any,
     *,
     num_samples: int | None = None,
+    params: Any = None,
     progress_bar: bool = True,
 ) -> Result:
     """Goes on with a run from the last commit of its store, be it interrupted, killed, or finished and too short.
@@ -37,6 +38,8 @@ def resume(
         algorithm: the sampler, made with the same arguments as that of the run.
         data: the data of the run; if that was given as `sx.Batches`, then so here.
         num_samples: steps after warm-up in all; more than the run was to have makes it longer. None keeps its length.
+        params: a pytree like one chain's parameters, of which only the containers matter. Needed where these are a
+            class of yours (a NamedTuple, a dataclass) and the posterior is not from `sx.bnn`, which knows them.
         progress_bar: as in `sample`.
 
     Raises:
@@ -63,11 +66,11 @@ def resume(
     if not isinstance(algorithm, SamplingAlgorithm):
         raise TypeError(f"algorithm must be a SamplingAlgorithm, e.g. sx.psmile(posterior), got {algorithm!r}")
     path = Path(path)
-    config = read(path).manifest.config
+    config = run_config(read(path))
     batches, wanted = as_batches(data), config["settings"]["batches"]
     if batches is not data and not wanted["transform"]:
         batches = replace(batches, order=wanted["order"], replacement=wanted["replacement"])
-    params = params_like(config, algorithm)
+    params = params_like(config, algorithm, params)
     check_same(config, algorithm, batches, params)
     if algorithm.posterior is not None:
         check_data(algorithm.posterior, batches)
@@ -83,7 +86,10 @@ def resume(
     options = Store(path, stored["dtype"], stored["leaves"].__contains__, stored["interval"])
     with StoreWriter.open(path, interval=options.interval) as writer:
         # Read again, under the lock: only now does no other run write to it.
-        arrays, where = read(path).state()
+        contents = read(path)
+        if contents.manifest.config != config:
+            raise StoreLocked(f"{path} was written to by another run just now; resume it again")
+        arrays, where = contents.state()
         if num_samples is not None:
             writer.update_config(settings=config["settings"] | {"num_samples": num_samples})
         position = Position(where["phase"], where["done"], arrays.get("partial"))
@@ -127,16 +133,15 @@ def run_with_store(
         bar.skip(position.done + (lengths.num_warmup if position.phase == "sampling" else 0))
         recorder = StoreRecorder(writer, options)
         state, position = run.execute(chains(), position, recorder, interrupt, bar, after_chunk)
-        commit(writer, "chains", state.chains, position, "interrupted" if interrupt.requested else "finished")
+        complete = position.phase == "sampling" and position.done >= lengths.sampling_steps
+        commit(writer, "chains", state.chains, position, "finished" if complete else "interrupted")
         writer.close()
     seconds = time.perf_counter() - begin
-    result = stored_result(path, read(path), state, seconds, interrupt.requested, params)
-    if interrupt.requested:
-        text = (
-            f"interrupted: {result.num_draws} draws a chain are in {path}; go on with "
-            f"sx.resume({str(path)!r}, algorithm, data)"
-        )
-        if interrupt.terminated:
-            raise SystemExit(text)
+    result = stored_result(path, read(path), state, seconds, not complete, params)
+    text = f"interrupted: {result.num_draws} draws a chain are in {path}; "
+    text += "the run is complete" if complete else f"go on with sx.resume({str(path)!r}, algorithm, data)"
+    if interrupt.terminated:
+        raise SystemExit(text)
+    if not complete:
         warnings.warn(text, stacklevel=3)
     return result
