@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 import smilax as sx
 from smilax import recording, running
@@ -66,6 +67,12 @@ def assert_same(a, b, what=("draws", "info", "warmup_info", "state")):
             np.testing.assert_array_equal(np.asarray(x), np.asarray(y), strict=not np.isscalar(x), err_msg=name)
 
 
+@pytest.fixture(autouse=True)
+def fast_disk(monkeypatch):
+    """Without fsync, which is against power cuts: what a process has written outlives it in any case."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+
+
 class Stop(Exception):
     pass
 
@@ -73,7 +80,7 @@ class Stop(Exception):
 def break_off(monkeypatch, chunks):
     """Makes the run die after so many chunks, as far as one process can: nothing is committed on the way out."""
     count = [0]
-    original = sx.running.Phase.run if hasattr(sx, "running") else running.Phase.run
+    original = running.Phase.run
 
     def run_chunk(self, *args):
         count[0] += 1
@@ -99,6 +106,8 @@ SAMPLERS = {"psmile": lambda: sx.psmile(POSTERIOR), "ismile": lambda: sx.ismile(
 
 def child(sampler, path, chunk_seconds):
     running.CHUNK_SECONDS = float(chunk_seconds)
+    if sampler == "psmile":
+        os.fsync = lambda fd: None
     algorithm = SAMPLERS[sampler]()
     manifest = Path(path, "manifest.json")
     if manifest.exists() and sx.store.read(path).manifest.state is not None:
@@ -109,9 +118,23 @@ def child(sampler, path, chunk_seconds):
     print("draws", result.num_draws, result.interrupted)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+    """A persistent compilation cache: the same few programs are compiled in every test, and in every child."""
+    directory = str(tmp_path_factory.mktemp("cache"))
+    names = {
+        "jax_compilation_cache_dir": directory,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in names.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield directory
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def start(cache, *args, **environment):
@@ -211,7 +234,7 @@ def test_a_store_changes_nothing(tmp_path):
     assert_same(run(tmp_path / "run"), run())
 
 
-@pytest.mark.parametrize("chunks", [0, 1, 3, 12, 30, 70])
+@pytest.mark.parametrize("chunks", [0, 1, 2, 3, 20, 50])
 def test_broken_off_after_some_chunks(chunks, tmp_path, small_chunks, monkeypatch):
     with monkeypatch.context() as patch:
         break_off(patch, chunks)
@@ -258,10 +281,10 @@ def test_a_run_that_goes_on_from_a_result_can_be_taken_up(tmp_path, small_chunks
     assert_same(resume(tmp_path / "run"), run(**more))
 
 
-def test_old_keys_and_other_generators_come_back(tmp_path):
-    for n, key in enumerate((jax.random.PRNGKey(3), jax.random.key(3, impl="rbg"))):
-        run(tmp_path / str(n), key=key, num_samples=30)
-        assert_same(resume(tmp_path / str(n), num_samples=60), run(key=key, num_samples=60))
+def test_keys_of_the_old_kind(tmp_path):
+    key = jax.random.PRNGKey(3)
+    run(tmp_path / "run", key=key, num_samples=30)
+    assert_same(resume(tmp_path / "run", num_samples=100), run(key=key))
 
 
 def test_a_signal_after_the_last_step_leaves_a_finished_run(tmp_path, monkeypatch):
@@ -349,7 +372,7 @@ def test_a_large_data_set_does_not_hide_the_prior(tmp_path):
     def posterior(scale):
         return sx.Posterior(
             lambda m: -0.5 * jnp.sum(m**2) / scale**2 - 2 * jnp.log(scale),
-            lambda m, x: -100.0 - 0.5 * jnp.sum((x - m) ** 2, axis=-1),
+            lambda m, x: -100.0 - 0.5 * jnp.sum((x - m[None]) ** 2, axis=-1),
             num_data=100_000,
         )
 
@@ -530,7 +553,7 @@ def test_containers_that_only_the_user_can_make(tmp_path):
 def simple(unpack):
     """A posterior of two numbers wherever they are."""
     return sx.Posterior(
-        lambda p: -0.5 * jnp.sum(unpack(p) ** 2), lambda p, x: -0.5 * jnp.sum((x - unpack(p)) ** 2, -1), 64
+        lambda p: -0.5 * jnp.sum(unpack(p) ** 2), lambda p, x: -0.5 * jnp.sum((x - unpack(p)[None]) ** 2, -1), 64
     )
 
 
@@ -601,19 +624,21 @@ def test_a_growing_number_of_draws(tmp_path, small_chunks):
 
 
 def test_nothing_keeps_the_draws(tmp_path, small_chunks, monkeypatch):
-    alive, most = weakref.WeakSet(), [0]
+    blocks, most = [], [0]
 
     class Watched(np.ndarray):
         pass
+
+    def alive():
+        return sum(block() is not None for block in blocks)
 
     original = recording.StoreRecorder.add
 
     def add(self, group, block, whole):
         if group == "draws":
             block = jax.tree.map(lambda x: x.view(Watched), block)
-            alive.update(jax.tree.leaves(block))
-            gc.collect()
-            most[0] = max(most[0], len(alive))
+            blocks.extend(map(weakref.ref, jax.tree.leaves(block)))
+            most[0] = max(most[0], alive())
         original(self, group, block, whole)
 
     monkeypatch.setattr(recording.StoreRecorder, "add", add)
@@ -622,14 +647,14 @@ def test_nothing_keeps_the_draws(tmp_path, small_chunks, monkeypatch):
     # Of 160 blocks: what is being handed over, what waits in the queue and what is being written.
     assert most[0] <= 8
     gc.collect()
-    assert not alive
+    assert not alive()
 
 
 def test_memory_does_not_grow_with_the_draws(tmp_path, monkeypatch):
     # A megabyte a draw is what a run may not keep.
     size, peaks = 2**17, []
     posterior = sx.Posterior(
-        lambda m: -0.5 * jnp.sum(m**2), lambda m, x: -0.5 * jnp.sum((x - m[:2]) ** 2, axis=-1), num_data=64
+        lambda m: -0.5 * jnp.sum(m**2), lambda m, x: -0.5 * jnp.sum((x - m[None, :2]) ** 2, axis=-1), num_data=64
     )
     monkeypatch.setattr(running, "SLOT_BYTES", 2**21)
     monkeypatch.setattr(stores.commits, "SHARD_BYTES", 2**22)
