@@ -58,7 +58,7 @@ def as_params(draws: Any, posterior: Any) -> Any:
         own = jax.eval_shape(posterior.init, jax.random.key(0))
         if leaf_paths(draws) == (names := leaf_paths(own)):
             return jax.tree.unflatten(jax.tree.structure(own), jax.tree.leaves(draws))
-        if isinstance(draws, dict) and set(draws) < set(names):
+        if isinstance(draws, dict) and set(draws) < set(names) and not set(draws) <= set(wanted):
             missing = [name for name in names if name not in draws]
             raise ValueError(
                 f"the store of these draws keeps only some leaves, and a prediction needs all: {', '.join(missing)} "
