@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from smilax.result import Result, RunState
-from smilax.store import Contents, read
+from smilax.store import Contents, StoreCorrupt, read
 from smilax.structure import rebuild
 
 
@@ -49,11 +49,31 @@ def load(path: str | Path) -> Result:
     return stored_result(path, contents, None, math.nan, contents.manifest.status == "interrupted")
 
 
+def run_config(contents: Contents) -> dict[str, Any]:
+    """What the manifest says of the run. StoreCorrupt if it says it not, or not of the parameters that it holds."""
+    config, path = contents.manifest.config, contents.path
+    keys = "settings", "key", "key_impl", "first_step", "data", "enable_x64", "posterior", "structure", "stored"
+    missing = [key for key in keys if key not in config]
+    if missing:
+        raise StoreCorrupt(f"{path} is not the store of a run of sx.sample: its manifest lacks {', '.join(missing)}")
+    try:
+        leaves = [(name, np.zeros((0, *shape), dtype).shape) for name, shape, dtype in config["posterior"]["leaves"]]
+        names = [leaf.name for leaf in contents.manifest.leaves.get("draws", ())]
+        fits = set(config["stored"]["leaves"]) <= {name for name, _ in leaves}
+        fits = fits and (not names or sorted(names) == sorted(config["stored"]["leaves"]))
+        count = len(jax.tree.leaves(rebuild(config["structure"], [0] * len(leaves))))
+        if not fits or count != len(leaves) or config["settings"]["num_chains"] != contents.manifest.num_chains:
+            raise ValueError("leaves, containers or chains do not agree")
+    except (AttributeError, KeyError, RuntimeError, StopIteration, TypeError, ValueError) as error:
+        raise StoreCorrupt(f"the manifest of {path} does not describe a run: {error}") from error
+    return config
+
+
 def stored_result(
     path: Path, contents: Contents, state: RunState | None, seconds: float, interrupted: bool, like: Any = None
 ) -> Result:
     """A result whose draws are in a store, in the containers of `like` (parameters) or in plain ones."""
-    config = contents.manifest.config
+    config = run_config(contents)
     draws: dict[str, Any] = contents.arrays("draws")
     wanted = {name: (tuple(shape), np.dtype(dtype)) for name, shape, dtype in config["posterior"]["leaves"]}
     names = config["stored"]["leaves"]

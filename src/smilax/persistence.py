@@ -16,13 +16,13 @@ from smilax.running import Lengths, Position, Run
 from smilax.samplers.base import SamplingAlgorithm
 from smilax.store import StoreCorrupt, StoreWriter
 from smilax.streams import Stream
-from smilax.structure import describe, rebuild
+from smilax.structure import describe, is_plain, leaf_paths, rebuild
 
 # More than this is not read in full for a fingerprint: rows spread over the array stand for it.
 HASHED_BYTES = 2**28
 PACKAGES = ("smilax", "jax", "jaxlib", "numpy", "safetensors")
 # Log densities of one model on two machines differ by rounding; those of two models do not by so little.
-SAME_DENSITY = 1e-3
+SAME_DENSITY = 1e-4
 
 
 def versions() -> dict[str, str]:
@@ -41,11 +41,11 @@ def data_fingerprint(batches: Batches | Stream) -> dict[str, Any]:
     arrays: list[Any] = []
     if isinstance(batches, Stream):
         batch = batches.first(None)
-        for name, leaf in zip(leaf_names(batch), jax.tree.leaves(batch), strict=True):
+        for name, leaf in zip(leaf_paths(batch), jax.tree.leaves(batch), strict=True):
             arrays.append([name, list(leaf.shape[1:]), str(leaf.dtype)])
         return {"arrays": arrays, "content": f"stream of {batches.num_rows} rows", "batches": batches.config()}
     digest = hashlib.blake2b(digest_size=16)
-    for name, leaf in zip(leaf_names(batches.data), jax.tree.leaves(batches.data), strict=True):
+    for name, leaf in zip(leaf_paths(batches.data), jax.tree.leaves(batches.data), strict=True):
         array = leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)
         arrays.append([name, list(array.shape), str(array.dtype)])
         rows = len(array)
@@ -56,32 +56,50 @@ def data_fingerprint(batches: Batches | Stream) -> dict[str, Any]:
     return {"arrays": arrays, "content": digest.hexdigest(), "batches": batches.config()}
 
 
-def posterior_fingerprint(posterior: Posterior | None, params: Any, batches: Batches | Stream) -> dict[str, Any]:
-    """The parameters' names, shapes and dtypes, and a log density at a fixed point on the first rows.
+def posterior_fingerprint(
+    posterior: Posterior | None, params: Any, batches: Batches | Stream, batch_size: int
+) -> dict[str, Any]:
+    """The parameters' names, shapes and dtypes, and log prior and log likelihoods at a fixed point on a few rows.
 
-    `params` are those of one chain, or their shapes and dtypes.
+    In parts, because the likelihood of a large data set would hide the prior. `params` are those of one chain, or their
+    shapes and dtypes.
     """
     leaves = [
         [name, list(leaf.shape), str(leaf.dtype)]
         for name, leaf in zip(leaf_names(params), jax.tree.leaves(params), strict=True)
     ]
-    found: dict[str, Any] = {"leaves": leaves, "num_data": None, "density": None}
+    found: dict[str, Any] = {"leaves": leaves, "num_data": None, "log_prior": None, "log_likelihood": None}
     if posterior is not None:
         point = jax.tree.map(
             lambda leaf: (0.1 * jnp.cos(jnp.arange(leaf.size))).astype(leaf.dtype).reshape(leaf.shape), params
         )
         if batches.transform is None and isinstance(batches, Batches):
             few = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf[:8])), batches.data)
-            density = float(jax.jit(posterior.log_density)(point, few))
-            found["density"] = density if np.isfinite(density) else None
+        else:
+            # The model may need what the transform makes of a batch, and the transform a batch of the run's size.
+            few = jax.tree.map(jnp.asarray, batches.first(batch_size))
+        value = jax.jit(posterior.evaluate)(point, few)
+        found["log_prior"] = _finite(value.log_prior)
+        if isinstance(batches, Batches):
+            # What a stream yields first may be another batch each time.
+            found["log_likelihood"] = [_finite(x) for x in np.asarray(value.log_likelihood)[:8]]
         found["num_data"] = int(posterior.num_data)
     return found
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def wide() -> bool:
+    """Whether JAX computes in float64 where it is asked to."""
+    return jax.dtypes.canonicalize_dtype(np.float64) == np.float64
 
 
 def settings(run: Run) -> dict[str, Any]:
     """What `Result.config` says of a run."""
     return {
-        "algorithm": dict(run.algorithm.config),
+        "algorithm": _plain(dict(run.algorithm.config)),
         "batches": run.batches.config(),
         "batch_size": run.batch_size,
         "num_chains": run.num_chains,
@@ -103,7 +121,8 @@ def describe_run(run: Run, params: Any, options: Store) -> dict[str, Any]:
         "key_impl": str(jax.random.key_impl(run.key)),
         "first_step": run.first_step,
         "data": data_fingerprint(run.batches),
-        "posterior": posterior_fingerprint(run.algorithm.posterior, params, run.batches),
+        "enable_x64": wide(),
+        "posterior": posterior_fingerprint(run.algorithm.posterior, params, run.batches, run.batch_size),
         "structure": describe(params),
         "stored": {
             "dtype": options.dtype,
@@ -135,6 +154,11 @@ def check_same(config: dict[str, Any], algorithm: SamplingAlgorithm, batches: Ba
 
     `params` are shapes and dtypes of one chain's parameters.
     """
+    if wide() != config["enable_x64"]:
+        raise ValueError(
+            f"the run of the store was made with jax_enable_x64={config['enable_x64']}, and this process has {wide()}: "
+            f"set JAX_ENABLE_X64={int(config['enable_x64'])}"
+        )
     ours, theirs = _plain(dict(algorithm.config)), config["settings"]["algorithm"]
     if ours != theirs:
         names = sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k))
@@ -149,30 +173,51 @@ def check_same(config: dict[str, Any], algorithm: SamplingAlgorithm, batches: Ba
         )
     if found["content"] != wanted["content"]:
         raise ValueError("data is not that of the store: same shapes, but other numbers, or other order of rows")
-    found, wanted = posterior_fingerprint(algorithm.posterior, params, batches), config["posterior"]
+    batch_size = config["settings"]["batch_size"]
+    found, wanted = posterior_fingerprint(algorithm.posterior, params, batches, batch_size), config["posterior"]
     for what in ("leaves", "num_data"):
         if found[what] != wanted[what]:
             raise ValueError(
                 f"algorithm has another posterior than the store: {what} {found[what]}, the store: {wanted[what]}"
             )
-    mine, stored = found["density"], wanted["density"]
-    if (mine is None) != (stored is None) or (
-        mine is not None and abs(mine - stored) > SAME_DENSITY * max(1.0, abs(stored))
-    ):
-        raise ValueError(
-            f"algorithm has another posterior than the store: the log density at a fixed point is {mine}, there it was "
-            f"{stored}; likelihood, prior or network differ"
-        )
+    for what, reason in (("log_prior", "the prior differs"), ("log_likelihood", "likelihood or network differ")):
+        if not _close(found[what], wanted[what]):
+            raise ValueError(
+                f"algorithm has another posterior than the store: at a fixed point {what} is {found[what]}, there it "
+                f"was {wanted[what]}; {reason}"
+            )
 
 
-def params_like(config: dict[str, Any], algorithm: SamplingAlgorithm) -> Any:
-    """Shapes and dtypes of one chain's parameters, in the posterior's own containers where it can make them."""
-    shapes = [jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype)) for _, shape, dtype in config["posterior"]["leaves"]]
+def _close(mine: Any, stored: Any) -> bool:
+    """Whether two numbers, or lists of them, agree but for rounding; None, for not finite, agrees with itself."""
+    if isinstance(mine, list) and isinstance(stored, list):
+        return len(mine) == len(stored) and all(map(_close, mine, stored))
+    if mine is None or stored is None:
+        return mine is stored
+    return abs(mine - stored) <= SAME_DENSITY * max(1.0, abs(stored))
+
+
+def params_like(config: dict[str, Any], algorithm: SamplingAlgorithm, params: Any = None) -> Any:
+    """Shapes and dtypes of one chain's parameters, in containers that the posterior understands.
+
+    Those are the containers of `params`, if given, or of the posterior's `init`, or else plain ones.
+    """
+    leaves = config["posterior"]["leaves"]
+    names, shapes = [], []
+    for name, shape, dtype in leaves:
+        names.append(name)
+        shapes.append(jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype)))
     init = getattr(algorithm.posterior, "init", None)
-    if init is not None:
-        own = jax.eval_shape(init, jax.random.key(0))
-        if [name for name, *_ in config["posterior"]["leaves"]] == leaf_names(own):
-            return jax.tree.unflatten(jax.tree.structure(own), shapes)
+    own = jax.eval_shape(init, jax.random.key(0)) if params is None and init is not None else params
+    if own is not None and leaf_names(own) == names:
+        return jax.tree.unflatten(jax.tree.structure(own), shapes)
+    if params is not None:
+        raise ValueError(f"params has leaves {leaf_names(params)}, but those of the store are {names}")
+    if not is_plain(config["structure"]):
+        raise ValueError(
+            "the parameters of the run were in containers other than dict, list and tuple, which a store cannot make: "
+            "give params, a pytree like those of the run (its numbers are not used)"
+        )
     return rebuild(config["structure"], shapes)
 
 
@@ -214,4 +259,6 @@ def _plain(config: Any) -> Any:
     """What JSON makes of it."""
     if isinstance(config, dict):
         return {str(k): _plain(v) for k, v in config.items()}
+    if isinstance(config, np.generic):
+        return config.item()
     return [_plain(v) for v in config] if isinstance(config, (list, tuple)) else config

@@ -109,14 +109,12 @@ class StoreRecorder:
         """The first `whole` draws of a block, a pytree with leaves `(chain, draw, …)`."""
         if group == "draws":
             block = unpack(block, batch_ndim=2)
-        named = zip(leaf_names(block), jax.tree.leaves(block), strict=True)
+        named = list(zip(leaf_names(block), jax.tree.leaves(block), strict=True))
+        if group == "draws":
+            named = [(name, leaf) for name, leaf in named if self._options.keeps(name)]
         # A view would keep the whole block in memory until it is on disk.
         arrays = {name: leaf if whole == leaf.shape[1] else leaf[:, :whole].copy() for name, leaf in named}
-        if group == "draws":
-            kept = {name: array for name, array in arrays.items() if self._options.keeps(name)}
-            self._writer.append(group, kept, dtype=self._options.dtype)
-        else:
-            self._writer.append(group, arrays)
+        self._writer.append(group, arrays, dtype=self._options.dtype if group == "draws" else None)
 
 
 def leaf_names(tree: Any) -> list[str]:
@@ -124,6 +122,8 @@ def leaf_names(tree: Any) -> list[str]:
     names = [path or "params" for path in leaf_paths(tree)]
     if len(set(names)) < len(names):
         raise ValueError(f"store: two leaves of the parameters have the same path: {sorted(names)}")
+    if "__metadata__" in names:
+        raise ValueError("store: no leaf of the parameters may be called '__metadata__', which safetensors reserves")
     return names
 
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from smilax.data import as_batches
 from smilax.interrupts import Interrupt
-from smilax.loading import stored_result
+from smilax.loading import run_config, stored_result
 from smilax.meshes import ShardParams, check_mesh
 from smilax.persistence import check_same, commit, params_like, restore, restore_run
 from smilax.progress import Progress
@@ -19,7 +19,7 @@ from smilax.recording import Store, StoreRecorder
 from smilax.result import Result
 from smilax.running import Lengths, Position, Run
 from smilax.samplers.base import SamplingAlgorithm
-from smilax.store import StoreWriter, read
+from smilax.store import StoreLocked, StoreWriter, read
 from smilax.streams import Stream, check_restorable
 from smilax.validation import check_count, check_data
 
@@ -32,6 +32,7 @@ def resume(
     num_samples: int | None = None,
     mesh: Mesh | None = None,
     shard_params: ShardParams | None = None,
+    params: Any = None,
     progress_bar: bool = True,
 ) -> Result:
     """Goes on with a run from the last commit of its store, be it interrupted, killed, or finished and too short.
@@ -46,6 +47,8 @@ def resume(
         mesh: the devices to go on with, as in `sample`, for a run of any `chain_method`. None means all devices if the
             run's was "parallel". On another mesh draws are the same up to rounding only.
         shard_params: as it was given to `sample`.
+        params: a pytree like one chain's parameters, of which only the containers matter. Needed where these are a
+            class of yours (a NamedTuple, a dataclass) and the posterior is not from `sx.bnn`, which knows them.
         progress_bar: as in `sample`.
 
     Raises:
@@ -72,13 +75,13 @@ def resume(
     if not isinstance(algorithm, SamplingAlgorithm):
         raise TypeError(f"algorithm must be a SamplingAlgorithm, e.g. sx.psmile(posterior), got {algorithm!r}")
     path = Path(path)
-    config = read(path).manifest.config
+    config = run_config(read(path))
     batches, wanted = as_batches(data), config["settings"]["batches"]
     if isinstance(batches, Stream):
         check_restorable(batches)
     elif batches is not data and not wanted["transform"] and not wanted.get("stream"):
         batches = replace(batches, order=wanted["order"], replacement=wanted["replacement"])
-    params = params_like(config, algorithm)
+    params = params_like(config, algorithm, params)
     check_same(config, algorithm, batches, params)
     if algorithm.posterior is not None:
         check_data(algorithm.posterior, batches)
@@ -101,7 +104,10 @@ def resume(
     options = Store(path, stored["dtype"], stored["leaves"].__contains__, stored["interval"])
     with StoreWriter.open(path, interval=options.interval) as writer:
         # Read again, under the lock: only now does no other run write to it.
-        arrays, where = read(path).state()
+        contents = read(path)
+        if contents.manifest.config != config:
+            raise StoreLocked(f"{path} was written to by another run just now; resume it again")
+        arrays, where = contents.state()
         if num_samples is not None:
             writer.update_config(settings=config["settings"] | {"num_samples": num_samples})
         position = Position(where["phase"], where["done"], arrays.get("partial"), where["place"])
@@ -145,16 +151,15 @@ def run_with_store(
         bar.skip(position.done + (lengths.num_warmup if position.phase == "sampling" else 0))
         recorder = StoreRecorder(writer, options)
         state, position = run.execute(chains(), position, recorder, interrupt, bar, after_chunk)
-        commit(writer, "chains", state.chains, position, "interrupted" if interrupt.requested else "finished")
+        complete = position.phase == "sampling" and position.done >= lengths.sampling_steps
+        commit(writer, "chains", state.chains, position, "finished" if complete else "interrupted")
         writer.close()
     seconds = time.perf_counter() - begin
-    result = stored_result(path, read(path), state, seconds, interrupt.requested, params)
-    if interrupt.requested:
-        text = (
-            f"interrupted: {result.num_draws} draws a chain are in {path}; go on with "
-            f"sx.resume({str(path)!r}, algorithm, data)"
-        )
-        if interrupt.terminated:
-            raise SystemExit(text)
+    result = stored_result(path, read(path), state, seconds, not complete, params)
+    text = f"interrupted: {result.num_draws} draws a chain are in {path}; "
+    text += "the run is complete" if complete else f"go on with sx.resume({str(path)!r}, algorithm, data)"
+    if interrupt.terminated:
+        raise SystemExit(text)
+    if not complete:
         warnings.warn(text, stacklevel=3)
     return result

@@ -90,12 +90,15 @@ class Stream:
         }  # fmt: skip
 
     def first(self, batch_size: int | None) -> Any:
-        """A batch to look at; of the source's own size if that is None. The source stays where it is."""
+        """A batch to look at, transformed; as the source makes it if the size is None. The source stays where it is."""
         source: Any = self.source
         before = source.state_dict() if hasattr(source, "load_state_dict") else None
         try:
             reader = Reader(self, batch_size or 1)
-            return reader.next() if batch_size else reader.piece()
+            if batch_size is None:
+                return reader.piece()
+            batch = reader.next()
+            return batch if self.transform is None else self.transform(jax.random.key(0), batch)
         finally:
             if before is not None:
                 source.load_state_dict(before)

@@ -31,6 +31,14 @@ def describe(tree: Any) -> Any:
     return {"fields": [[jax.tree_util.keystr(path, simple=True), describe(child)] for path, child in children]}
 
 
+def is_plain(description: Any) -> bool:
+    """Whether `rebuild` gives back the very containers that `describe` saw."""
+    if description is None or description == 0:
+        return True
+    ((kind, children),) = description.items()
+    return kind != "fields" and all(map(is_plain, children.values() if kind == "dict" else children))
+
+
 def rebuild(description: Any, leaves: Iterable[Any]) -> Any:
     """The containers of `describe` around these leaves, in the order of `jax.tree.leaves`.
 

@@ -19,7 +19,7 @@ from smilax.diagnostics.kernel_rows import (
     rejects_row,
     step_row,
 )
-from smilax.diagnostics.quantities import watched
+from smilax.diagnostics.quantities import is_whole, watched
 from smilax.diagnostics.table import Diagnosis, Row, missing
 from smilax.result import Result
 from smilax.samplers.base import SamplingAlgorithm
@@ -110,7 +110,9 @@ def diagnose(
         key = jax.random.key(0) if key is None else key
         # Epochs too are looked at draw by draw: each batch's noise is the same, only their sum is not.
         each = replace(batches, order="independent")
-        law = noise_law(key, posterior, states, result.draws, each, batch_size, num_noise)
+        # Where a store keeps only some leaves, the places where the chains stand are all that is known.
+        draws = result.draws if is_whole(result) else jax.tree.map(lambda x: x[:, :0], result.draws)
+        law = noise_law(key, posterior, states, draws, each, batch_size, num_noise)
     rows += _kernel_rows(result, config, states, law, share)
     if result.num_draws:
         rows += _draw_rows(result, config, posterior, batches, batch_size, inputs)

@@ -139,7 +139,7 @@ def noise_law(
         order = np.linspace(0, places - 1, blocks * pairs).round().astype(int).reshape(pairs, blocks).T
         parts = []
         for rows, block_key in zip(order, jax.random.split(chain_key, blocks), strict=True):
-            params = jax.tree.map(lambda x, c=chain, r=rows: jnp.asarray(np.asarray(x[c])[r]), draws)
+            params = jax.tree.map(lambda x, c=chain, r=rows: jnp.asarray(x[c, r]), draws)
             parts.append(products(state, params, data, block_key))
         gram, own = (np.stack([np.asarray(part[i], np.float64) for part in parts]) for i in (0, 1))
         order = np.repeat(order, 2, axis=1)

@@ -36,7 +36,7 @@ def watched(result: Any, posterior: Any, batches: Batches | None, batch_size: in
 
     A network's parameters need not converge for its predictions to: permuting hidden units changes nothing.
     """
-    if isinstance(posterior, NetworkPosterior):
+    if isinstance(posterior, NetworkPosterior) and is_whole(result):
         if inputs is None and batches is not None:
             # A batch, and not the rows themselves: the network may need what the transform makes of them.
             key, step = jax.random.key(0), jnp.zeros((), jnp.uint32)
@@ -49,6 +49,11 @@ def watched(result: Any, posterior: Any, batches: Batches | None, batch_size: in
         leaves = [_rows(leaf) for leaf in jax.tree.leaves(result.draws)]
         return Quantities("parameters", np.concatenate(leaves, axis=-1).astype(np.float64))
     return Quantities("random projections", _projections(result))
+
+
+def is_whole(result: Any) -> bool:
+    """Whether the draws hold all parameters; a store may keep only some leaves."""
+    return trees.size(result.draws) == result.num_chains * result.num_draws * result.config["num_params"]
 
 
 def _outputs(result: Any, posterior: NetworkPosterior, inputs: Any) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from smilax.checks import check_finite
 from smilax.packing import unpack
 from smilax.predict.reductions import averaging_dtype
+from smilax.structure import leaf_paths
 
 
 def check_positive(name: str, value: Any) -> int:
@@ -45,12 +46,28 @@ def check_draws(result: Any) -> tuple[Any, int, int]:
     return unpack(draws, batch_ndim=2), chains, num_draws
 
 
-def check_params(draws: Any, likelihood: Any) -> None:
-    """Refuses parameters that are not those of `sx.bnn`."""
-    wanted = ["network", "likelihood"] if likelihood.init() else ["network"]
+def as_params(draws: Any, posterior: Any) -> Any:
+    """The draws in the posterior's own containers, where their leaves have the same paths: a store knows plain ones.
+
+    Raises:
+        ValueError: if they are not parameters of the posterior.
+    """
+    wanted = ["network", "likelihood"] if posterior.likelihood.init() else ["network"]
+    own = None
+    if hasattr(posterior, "init"):
+        own = jax.eval_shape(posterior.init, jax.random.key(0))
+        if leaf_paths(draws) == (names := leaf_paths(own)):
+            return jax.tree.unflatten(jax.tree.structure(own), jax.tree.leaves(draws))
+        if isinstance(draws, dict) and set(draws) < set(names) and not set(draws) <= set(wanted):
+            missing = [name for name in names if name not in draws]
+            raise ValueError(
+                f"the store of these draws keeps only some leaves, and a prediction needs all: {', '.join(missing)} "
+                f"{'is' if len(missing) == 1 else 'are'} missing; sample with a store whose `select` keeps them too"
+            )
     if not isinstance(draws, dict) or not set(wanted) <= set(draws):
         found = f"keys {sorted(draws)}" if isinstance(draws, dict) else f"a {type(draws).__name__}"
         raise ValueError(f"the draws must be parameters of the posterior, a dict with keys {wanted}, got {found}")
+    return draws
 
 
 def check_inputs(x: Any, draws: Any) -> tuple[Any, int]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smilax.predict.inputs import check_draws, check_inputs, check_params, check_positive, measure
+from smilax.predict.inputs import as_params, check_draws, check_inputs, check_positive, measure
 from smilax.predict.quantiles import POINTS, search, search_counts
 from smilax.predict.reductions import (
     LOG_MEAN_EXP,
@@ -61,7 +61,7 @@ def predict(posterior: Any, result: Any, x: Any, *, batch_size: int = 1024, max_
     if not max_memory >= 0:
         raise ValueError(f"max_memory must be a number of bytes, at least 0, got {max_memory!r}")
     draws, chains, num_draws = check_draws(result)
-    check_params(draws, posterior.likelihood)
+    draws = as_params(draws, posterior)
     x, num_rows = check_inputs(x, draws)
     # Blocks of equal size rather than full ones and a rest: less padding, and still one compilation.
     row_block = -(-num_rows // -(-num_rows // batch_size))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from smilax.store.blocks import cut
-from smilax.store.errors import StoreExists
+from smilax.store.errors import StoreError, StoreExists
 from smilax.store.files import TEMPORARY, sync_directory, writing
 from smilax.store.lock import NAME as LOCK_NAME
 from smilax.store.manifest import FILE, NAME, Leaf, Manifest, Shard, StateFile, Status
@@ -98,10 +98,20 @@ class Committer:
 
 
 def refuse_occupied(path: Path) -> None:
-    """StoreExists unless the directory is empty, or holds only what a run leaves that was killed before it began."""
+    """StoreExists unless the directory is empty, or holds only what a run leaves that was killed before it began.
+
+    A run begins with its first commit: before it there is no state to go on from, and nothing to lose.
+    """
     names = sorted(entry.name for entry in path.iterdir())
     if NAME in names:
-        raise StoreExists(f"{path} holds a store already: go on with it, or choose another directory")
+        try:
+            manifest = Manifest.read(path)
+            begun = manifest.state is not None or bool(manifest.shards)
+        except StoreError:
+            begun = True
+        if begun:
+            raise StoreExists(f"{path} holds a store already: go on with it, or choose another directory")
+        return
     strange = [name for name in names if name != LOCK_NAME and not name.startswith(TEMPORARY)]
     if strange:
         raise StoreExists(f"{path} is not empty and holds no store, but {', '.join(map(repr, strange[:3]))}")

@@ -42,7 +42,7 @@ class StoreWriter:
         self._seconds = 0.0
         self._opened = self._committed = time.monotonic()
         self._error: Exception | None = None
-        self._reported = self._closed = False
+        self._reported = self._ending = self._closed = False
         self._queue: queue.Queue[Commit | None] = queue.Queue(QUEUE)
         # A daemon, so that a program that forgets to close ends; whatever is cut off by that was not committed.
         self._thread = threading.Thread(target=self._work, name=f"smilax store {path}", daemon=True)
@@ -215,9 +215,12 @@ class StoreWriter:
             StoreError: whatever went wrong in writing, if it was not raised before.
         """
         if not self._closed:
-            self._closed = True
-            self._queue.put(None)
+            if not self._ending:
+                self._queue.put(None)
+                self._ending = True
+            # Ctrl-C may end the waiting; closing again waits on, for the lock is needed until the last byte is written.
             self._thread.join()
+            self._closed = True
             self._lock.release()
             if self._error is not None and not self._reported:
                 self._raise(self._error)
@@ -233,7 +236,7 @@ class StoreWriter:
     def _check(self) -> None:
         if self._error is not None:
             self._raise(self._error)
-        if self._closed:
+        if self._ending:
             raise StoreError(f"the writer of {self.path} is closed")
 
     def _raise(self, error: Exception) -> None:
