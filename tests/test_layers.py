@@ -41,9 +41,9 @@ ORDER = """
     validation
     progress
     interrupts
+    store
     chains
     meshes
-    store
     result
     recording
     running
