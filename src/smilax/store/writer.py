@@ -147,9 +147,9 @@ class StoreWriter:
 
         Args:
             group: "draws", "info" or "warmup_info".
-            arrays: by name, `(chain, draw, …)`; where several processes write, draws of this one's chains, and
-                reports of all, which only process 0 keeps; names, shapes and dtypes are those of the group's first block, which
-                may have no draws.
+            arrays: by name, `(chain, draw, …)`; names, shapes and dtypes are those of the group's first block, which
+                may have no draws. Where several processes write, draws are those of this one's chains, and reports
+                those of all, which only process 0 keeps.
             dtype: "bfloat16", "float16" or "float32" to store wider floats in it; readers get the original dtype.
 
         Raises:
