@@ -26,7 +26,8 @@ POSTERIOR = sx.Posterior(
     log_likelihood=lambda p, batch: -0.5 * ((batch[1] - batch[0] @ p["w"] - p["b"]) / 0.3) ** 2,
     num_data=N,
 )
-START = {"w": jnp.zeros(3), "b": jnp.zeros(())}
+# NumPy: nothing may use JAX before the processes have found one another.
+START = {"w": np.zeros(3), "b": np.zeros(())}
 ALGORITHMS = {
     "psmile": lambda: sx.psmile(POSTERIOR, 1e-2),
     "smile": lambda: sx.smile(POSTERIOR, 1e-2),
@@ -53,7 +54,7 @@ def mesh(*shape, names=("chain", "data")):
 
 def distance(a, b):
     pairs = zip(jax.tree.leaves(a.draws), jax.tree.leaves(b.draws), strict=True)
-    return max(float(np.max(np.abs(x - y))) for x, y in pairs)
+    return max(float(np.max(np.abs(np.asarray(x) - np.asarray(y)))) for x, y in pairs)
 
 
 def agreement(name, num_chains, shapes):
@@ -138,13 +139,20 @@ def sharded():
     )
 
 
-def process(number, address):
-    """One of two processes, which find the same draws."""
+def process(number, address, folder):
+    """One of two processes, which find the same draws, and write one store."""
     assert sx.distributed.initialize(address, 2, int(number)) and sx.distributed.initialize()
     assert jax.process_count() == 2 and jax.device_count() == 2
+    reference = run("psmile", chain_method="parallel", mesh=mesh(2, names=("chain",)))
     for shape in ((2, 1), (1, 2)):
-        result = run("psmile", chain_method="parallel", mesh=mesh(*shape))
-        print(*(value.hex() for value in np.concatenate([result.draws["w"].ravel(), result.draws["b"].ravel()])))
+        path = f"{folder}/{shape[0]}"
+        settings = {"chain_method": "parallel", "mesh": mesh(*shape), "store": sx.Store(path, interval=0)}
+        stored = run("psmile", **settings, num_samples=2)
+        assert stored.draws["w"].shape == (3, 2, 3) and stored.info.accepted.shape == (3, 2)
+        longer = sx.resume(path, ALGORITHMS["psmile"](), (X, Y), num_samples=4, mesh=mesh(*shape), progress_bar=False)
+        assert distance(reference, longer) < 1e-9
+        assert sx.load(path).draws["w"].shape == (3, 4, 3)
+    print(*(value.hex() for value in np.concatenate([reference.draws["w"].ravel(), reference.draws["b"].ravel()])))
 
 
 if __name__ == "__main__":

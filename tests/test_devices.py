@@ -1,5 +1,6 @@
 """Parallel chains: on eight simulated devices, and in two processes, they are what they are on one device."""
 
+import json
 import re
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 import smilax as sx
+from smilax import store
 from smilax.geometry.choice import NAMES
 from smilax.meshes import check_mesh, default_mesh
 
@@ -64,22 +66,29 @@ def test_leaves_of_one_chain_over_several_devices():
     on_eight_devices("sharded")
 
 
-def test_two_processes_find_the_same_draws():
+def test_two_processes_find_the_same_draws_and_write_one_store(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    processes = [start("process", str(number), address) for number in range(2)]
+    processes = [start("process", str(number), address, str(tmp_path)) for number in range(2)]
     try:
-        outputs = [finish(process) for process in processes]
+        outputs = [finish(process).splitlines()[-1] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    numbers = [
-        [[float.fromhex(word) for word in line.split()] for line in text.splitlines() if re.match("-?0x", line)]
-        for text in outputs
-    ]
-    assert numbers[0] == numbers[1]
-    np.testing.assert_allclose(*numbers[0], rtol=1e-9)
+    assert outputs[0] == outputs[1]
+    manifest = store.read(tmp_path / "2").manifest
+    # Of three chains on two devices the first has two; reports are written by process 0.
+    assert {s.chains for s in manifest.shards if s.group == "draws"} == {(0, 2), (2, 3)}
+    assert {s.chains for s in manifest.shards if s.group == "info"} == {None}
+    assert {s.chains for s in store.read(tmp_path / "1").manifest.shards if s.group == "draws"} == {(0, 3)}
+    for name in "12":
+        assert store.verify(tmp_path / name) == []
+        assert not list((tmp_path / name).glob(".tmp-*"))
+    draws = sx.load(tmp_path / "2").draws["w"]
+    numbers = np.array([float.fromhex(word) for word in outputs[0].split()])
+    np.testing.assert_allclose(np.asarray(draws).ravel(), numbers[: draws.size], rtol=1e-9)
+    np.testing.assert_array_equal(draws[2, 1:3], np.asarray(draws)[2, 1:3])
 
 
 def test_meshes():
@@ -132,3 +141,57 @@ def test_the_example_of_the_documentation_runs():
     scope = {"__name__": "devices"}
     exec(block, scope)
     assert scope["result"].draws.shape == (8, 20, 3)
+
+
+def test_shards_with_some_of_the_chains(tmp_path):
+    path = tmp_path / "run"
+    writers = [store.StoreWriter.create(path, config={}, num_chains=3, versions={}, share=store.Share(0, 2, (0, 2)))]
+    writers.append(store.StoreWriter.attend(path, store.Share(1, 2, (2, 3))))
+    blocks = [np.arange(24.0).reshape(3, 4, 2) + 100 * n for n in range(2)]
+    for block in blocks:
+        for writer in writers:
+            writer.append("draws", {"w": block[slice(*writer.share.chains)]})
+            writer.append("info", {"step": block[..., 0]})
+            writer.commit({"x": np.zeros(1)}, {})
+    for writer in reversed(writers):
+        writer.close()
+    # Taken up by one process, which then writes all chains.
+    with store.StoreWriter.open(path) as writer:
+        writer.append("draws", {"w": blocks[0]})
+        writer.append("info", {"step": blocks[0][..., 0]})
+        writer.commit({"x": np.zeros(1)}, {})
+    whole = np.concatenate([*blocks, blocks[0]], axis=1)
+    contents = store.read(path)
+    array = contents.arrays()["w"]
+    np.testing.assert_array_equal(array, whole)
+    np.testing.assert_array_equal(array[2, 3:9:2], whole[2, 3:9:2])
+    np.testing.assert_array_equal(array[[0, 2], :, 1], whole[[0, 2], :, 1])
+    np.testing.assert_array_equal(contents.arrays("info")["step"], whole[..., 0])
+    (lost,) = [s.file for s in contents.manifest.shards if s.group == "draws" and s.chains == (2, 3) and s.start == 4]
+    (path / lost).unlink()
+    np.testing.assert_array_equal(store.read(path).arrays()["w"][:2], whole[:2])
+    with pytest.raises(store.StoreCorrupt, match="draws 4:8 of chains 2:3 of group 'draws' are lost"):
+        store.read(path).arrays()["w"][2]
+
+
+@pytest.mark.parametrize(
+    ("chains", "message"),
+    [
+        ([[0, 2], [0, 1]], "start must be 4, where the one before ends"),
+        ([[0, 2], [2, 4]], "chains must be of the 3 chains"),
+        ([[0, 2], [2, 2]], "a range of chains that is not empty"),
+        ([[0, 2], None], "start must be 0|where the one before ends"),
+        ([[0, 1], [2, 3]], "such that all chains end at the same draw"),
+    ],
+)
+def test_ranges_of_chains_have_to_fit(tmp_path, chains, message):
+    with store.StoreWriter.create(tmp_path / "run", config={}, num_chains=3, versions={}) as writer:
+        writer.append("draws", {"w": np.zeros((3, 4, 2))})
+        writer.commit({"x": np.zeros(1)}, {})
+    file = tmp_path / "run" / "manifest.json"
+    content = json.loads(file.read_text())
+    shard = content["shards"][0]
+    content["shards"] = [shard | {"chains": c, "file": f"draws-{n}.safetensors"} for n, c in enumerate(chains)]
+    file.write_text(json.dumps(content))
+    with pytest.raises(store.StoreCorrupt, match=message):
+        store.read(tmp_path / "run")

@@ -43,9 +43,9 @@ ORDER = """
     progress
     feeds
     interrupts
+    store
     chains
     meshes
-    store
     result
     recording
     running

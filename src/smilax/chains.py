@@ -18,6 +18,7 @@ from smilax.data import Batches
 from smilax.interrupts import Interrupt
 from smilax.packing import PACKING_LIMIT
 from smilax.samplers.base import SamplingAlgorithm
+from smilax.store import Share
 from smilax.streams import Stream
 
 ChainMethod = Literal["vectorized", "sequential", "parallel"]
@@ -171,6 +172,18 @@ class Groups:
     def join(self, parts: list[Any]) -> Any:
         """The inverse of `split`, in NumPy arrays of their own."""
         return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs])[: self.num_chains], *parts)
+
+    def own(self, parts: list[Any]) -> Any:
+        """As `join`, with the chains only that this process writes."""
+        return self.join(parts)
+
+    def share(self) -> Share | None:
+        """What this process writes; None where there are no others."""
+        return None
+
+    def decide(self, flag: bool) -> bool:
+        """What process 0 says; the others wait for it."""
+        return flag
 
     def keys(self, key: jax.Array) -> list[ChainKeys]:
         """The chains' keys, group by group."""

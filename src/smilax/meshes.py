@@ -19,6 +19,7 @@ from smilax.chains import Groups, chain_keys
 from smilax.data import Batches
 from smilax.interrupts import Interrupt
 from smilax.samplers.base import SamplingAlgorithm
+from smilax.store import Share
 from smilax.streams import Stream
 from smilax.structure import leaf_paths
 
@@ -96,6 +97,39 @@ class MeshGroups(Groups):
             lambda x: np.asarray(multihost_utils.process_allgather(x, tiled=True))[: self.num_chains], parts[0]
         )
 
+    def own(self, parts: list[Any]) -> Any:
+        if not self._across_hosts:
+            return self.join(parts)
+        first, last = self._owned()
+        # Every leaf whole, where it was spread over further axes.
+        whole = jax.jit(lambda tree: tree, out_shardings=self._over())(parts[0])
+
+        def rows(x):
+            pieces = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
+            found = [np.asarray(pieces[start]) for start in sorted(pieces) if first <= start < last]
+            return np.concatenate(found)[: last - first] if found else np.zeros((0, *x.shape[1:]), x.dtype)
+
+        return jax.tree.map(rows, whole)
+
+    def share(self) -> Share | None:
+        if not self._across_hosts:
+            return None
+        return Share(jax.process_index(), jax.process_count(), self._owned())
+
+    def decide(self, flag: bool) -> bool:
+        return bool(multihost_utils.broadcast_one_to_all(np.int32(flag))) if self._across_hosts else flag
+
+    def _owned(self) -> tuple[int, int]:
+        """The chains that this process writes: those on its devices, less those that one before it has too."""
+        along = np.moveaxis(self.mesh.devices, self.mesh.axis_names.index(CHAIN), 0)
+        owners = [min(device.process_index for device in block.flat) for block in along]
+        mine = np.flatnonzero(np.array(owners) == jax.process_index())
+        if len(mine) and mine[-1] - mine[0] >= len(mine):
+            raise ValueError('mesh: to store draws, the devices of a process must be neighbours along "chain"')
+        length = len(self.indices[0]) // len(owners)
+        first, last = (mine[0] * length, (mine[-1] + 1) * length) if len(mine) else (0, 0)
+        return min(int(first), self.num_chains), min(int(last), self.num_chains)
+
     def keys(self, key: jax.Array) -> list[Any]:
         numbers, kind = np.asarray(jax.random.key_data(key)), jax.random.key_impl(key)
         make = jax.jit(lambda n, i: chain_keys(jax.random.wrap_key_data(n, impl=kind), i), out_shardings=self._over())
@@ -124,8 +158,9 @@ class MeshGroups(Groups):
 
     def jit(self, program: Callable, states: Any, warming_up: bool) -> Any:
         chains, everywhere = PartitionSpec(CHAIN), PartitionSpec()
-        # An axis with one device has nothing to spread.
-        manual = {CHAIN, *(name for name, size in self.mesh.shape.items() if size == 1)}
+        # An axis with one device has nothing to spread; but `shard_params` may name it.
+        alone = [name for name, size in self.mesh.shape.items() if size == 1] if self._shard_params is None else []
+        manual = {CHAIN, *alone}
         mapped = jax.shard_map(
             program, mesh=self.mesh, in_specs=(chains, chains, everywhere, everywhere), out_specs=chains,
             axis_names=manual, check_vma=False,

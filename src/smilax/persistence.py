@@ -2,19 +2,22 @@
 
 import hashlib
 import platform
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smilax.chains import Groups
 from smilax.data import Batches
 from smilax.posterior import Posterior
 from smilax.recording import Store, leaf_names
 from smilax.running import Lengths, Position, Run
 from smilax.samplers.base import SamplingAlgorithm
-from smilax.store import StoreCorrupt, StoreWriter
+from smilax.store import Share, StoreCorrupt, StoreError, StoreWriter
 from smilax.streams import Stream
 from smilax.structure import describe, is_plain, leaf_paths, rebuild
 
@@ -111,6 +114,24 @@ def settings(run: Run) -> dict[str, Any]:
         "num_rows": run.batches.num_rows,
         "num_params": run.num_params,
     }
+
+
+def together(groups: Groups, make: Callable[[Share | None], StoreWriter], path: Path, interval: float) -> StoreWriter:
+    """The store's writer: process 0 makes or opens the store, and the others, if there are any, take part.
+
+    Raises:
+        StoreError: what `make` raises; in the other processes, that it did.
+    """
+    share, writer = groups.share(), None
+    if share is not None and share.process > 0:
+        if not groups.decide(False):
+            raise StoreError(f"process 0 could not write to the store {path}")
+        return StoreWriter.attend(path, share, interval=interval)
+    try:
+        writer = make(share)
+    finally:
+        groups.decide(writer is not None)
+    return writer
 
 
 def describe_run(run: Run, params: Any, options: Store) -> dict[str, Any]:

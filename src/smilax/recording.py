@@ -73,6 +73,8 @@ class Store:
 class MemoryRecorder:
     """Collects blocks in arrays `(chain, draw, …)` of the length foreseen."""
 
+    shared = False
+
     def __init__(self, capacity: dict[str, int]):
         self._capacity = capacity
         self._filled = dict.fromkeys(capacity, 0)
@@ -101,6 +103,8 @@ class MemoryRecorder:
 
 class StoreRecorder:
     """Hands blocks on to a store."""
+
+    shared = True
 
     def __init__(self, writer: StoreWriter, options: Store):
         self._writer, self._options = writer, options

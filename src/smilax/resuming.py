@@ -1,5 +1,6 @@
 """Runs with a store: the loop that commits, and taking one up again."""
 
+import functools
 import time
 import warnings
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from smilax.data import as_batches
 from smilax.interrupts import Interrupt
 from smilax.loading import run_config, stored_result
 from smilax.meshes import ShardParams, check_mesh
-from smilax.persistence import check_same, commit, params_like, restore, restore_run
+from smilax.persistence import check_same, commit, params_like, restore, restore_run, together
 from smilax.progress import Progress
 from smilax.recording import Store, StoreRecorder
 from smilax.result import Result
@@ -102,7 +103,8 @@ def resume(
         run = replace(run, lengths=Lengths(run.lengths.num_warmup, num_samples, run.lengths.thinning))
     stored = config["stored"]
     options = Store(path, stored["dtype"], stored["leaves"].__contains__, stored["interval"])
-    with StoreWriter.open(path, interval=options.interval) as writer:
+    make = functools.partial(StoreWriter.open, path, interval=options.interval)
+    with together(run.groups, lambda share: make(share=share), path, options.interval) as writer:
         # Read again, under the lock: only now does no other run write to it.
         contents = read(path)
         if contents.manifest.config != config:
@@ -138,10 +140,10 @@ def run_with_store(
         begin: when the call began, by `time.perf_counter`.
         progress_bar: as in `sample`.
     """
-    lengths, interrupt, path = run.lengths, Interrupt(), Path(options.path)
+    lengths, groups, interrupt, path = run.lengths, run.groups, Interrupt(), Path(options.path)
 
     def after_chunk(state, position):
-        if writer.due():
+        if groups.decide(writer.due()):
             commit(writer, "chains", state(), position)
 
     with (
@@ -154,6 +156,8 @@ def run_with_store(
         complete = position.phase == "sampling" and position.done >= lengths.sampling_steps
         commit(writer, "chains", state.chains, position, "finished" if complete else "interrupted")
         writer.close()
+        # Other processes have to wait for the manifest.
+        groups.decide(True)
     seconds = time.perf_counter() - begin
     result = stored_result(path, read(path), state, seconds, not complete, params)
     text = f"interrupted: {result.num_draws} draws a chain are in {path}; "

@@ -32,7 +32,13 @@ WARMUP_RECORDS = 1000
 
 
 class Recorder(Protocol):
-    """Where draws and reports go."""
+    """Where draws and reports go.
+
+    Attributes:
+        shared: whether each of several hosts records its own chains' draws, or all of them all.
+    """
+
+    shared: bool
 
     def add(self, group: Group, block: Any, whole: int) -> None:
         """The first `whole` draws of a block, a pytree with leaves `(chain, draw, …)`."""
@@ -202,7 +208,7 @@ class Run:
                 if whole:
                     recorder.add("warmup_info" if warming_up else "info", infos, whole)
                     if not warming_up:
-                        recorder.add("draws", groups.join(draws), whole)
+                        recorder.add("draws", (groups.own if recorder.shared else groups.join)(draws), whole)
                 progress.update(stop - done, infos, segments(done, stop, every), warming_up)
                 # The first chunk's time is mostly compilation, so it says nothing but that more can be asked for.
                 pace = 8 if first else min(8.0, CHUNK_SECONDS / max(used, 1e-9))

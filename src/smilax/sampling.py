@@ -1,5 +1,6 @@
 """`sample`: chains × steps."""
 
+import functools
 import sys
 import time
 import warnings
@@ -16,7 +17,7 @@ from smilax.data import Batches, as_batches, check_batch_size
 from smilax.interrupts import Interrupt
 from smilax.meshes import ShardParams, check_mesh
 from smilax.packing import unpack
-from smilax.persistence import commit, describe_run, settings, versions
+from smilax.persistence import commit, describe_run, settings, together, versions
 from smilax.progress import Progress
 from smilax.recording import MemoryRecorder, Store, leaf_names
 from smilax.result import Result
@@ -106,8 +107,6 @@ def sample(
     batches, batch_size = check_setting(algorithm, data, batch_size, chain_method)
     if chain_method != "parallel" and (mesh is not None or shard_params is not None):
         raise ValueError(f'mesh and shard_params are for chain_method="parallel", got {chain_method!r}')
-    if store is not None and chain_method == "parallel" and jax.process_count() > 1:
-        raise NotImplementedError("store: a run on several hosts cannot be stored yet; it returns its draws")
     if isinstance(store, (str, Path)):
         store = Store(store)
     elif store is not None and not isinstance(store, Store):
@@ -147,9 +146,11 @@ def sample(
     if not any(store.keeps(name) for name in leaf_names(one)):
         raise ValueError(f"store: select keeps none of the parameters {leaf_names(one)}")
     config = describe_run(run, one, store)
-    with StoreWriter.create(
-        store.path, config=config, num_chains=num_chains, versions=versions(), interval=store.interval
-    ) as writer:
+    make = functools.partial(
+        StoreWriter.create, store.path, config=config, num_chains=num_chains, versions=versions(),
+        interval=store.interval,
+    )  # fmt: skip
+    with together(run.groups, lambda share: make(share=share), Path(store.path), store.interval) as writer:
         # Before anything is compiled: a run that is killed meanwhile can be resumed too.
         commit(writer, "params" if chains is None else "chains", params if chains is None else chains, Position())
         writer.flush()

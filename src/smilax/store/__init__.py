@@ -19,4 +19,5 @@ from smilax.store.reader import verify as verify
 from smilax.store.shards import read_shard as read_shard
 from smilax.store.shards import read_slice as read_slice
 from smilax.store.shards import write_shard as write_shard
+from smilax.store.sharing import Share as Share
 from smilax.store.writer import StoreWriter as StoreWriter

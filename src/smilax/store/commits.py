@@ -14,6 +14,7 @@ from smilax.store.files import TEMPORARY, sync_directory, writing
 from smilax.store.lock import NAME as LOCK_NAME
 from smilax.store.manifest import FILE, NAME, Leaf, Manifest, Shard, StateFile, Status
 from smilax.store.shards import write_shard
+from smilax.store.sharing import Share, collect, hand_over
 
 SHARD_BYTES = 1 << 26
 
@@ -43,24 +44,33 @@ class Committer:
     """Brings commits to disk, one after another.
 
     Attributes:
-        manifest: what is durable.
+        manifest: what is durable; in processes other than 0, with their own shards only since they began.
     """
 
-    def __init__(self, path: Path, manifest: Manifest):
-        self.path, self.manifest = path, manifest
+    def __init__(self, path: Path, manifest: Manifest, share: Share | None = None):
+        self.path, self.manifest, self.share = path, manifest, share
+        self._commits = 0
         # Also above those of a commit that failed: no name is ever used for two contents.
         used = [int(p.stem.rsplit("-", 1)[1]) for p in path.iterdir() if FILE.fullmatch(p.name)]
         self._number = max(used, default=0)
 
     def write(self, commit: Commit) -> None:
         """Makes a commit durable. StoreUnwritable if that fails; the store is then as it was before."""
-        old = self.manifest
+        old, share = self.manifest, self.share
+        self._commits += 1
         with writing(self.path, f"the {old.num_draws()} draws per chain committed before stay readable"):
             shards = [shard for group, blocks in commit.blocks.items() for shard in self._write_group(group, blocks)]
+            if share is not None and share.process > 0:
+                sync_directory(self.path)
+                hand_over(self.path, share, self._commits, shards)
+                self.manifest = replace(old, shards=(*old.shards, *shards))
+                return
             name = self._name("state")
             size, checksum = write_shard(self.path, name, commit.state, sync=False)
             # One for all the new names; the manifest may only speak of them once they are durable.
             sync_directory(self.path)
+            if share is not None:
+                shards += collect(self.path, share, self._commits)
             manifest = replace(
                 old,
                 status=commit.status,
@@ -77,7 +87,9 @@ class Committer:
                 (self.path / old.state.file).unlink()
 
     def _name(self, kind: str) -> str:
-        self._number += 1
+        # Processes that write at once count in steps of their number.
+        count, process = (1, 0) if self.share is None else (self.share.count, self.share.process)
+        self._number += 1 + (process - self._number - 1) % count
         return f"{kind}-{self._number:06d}.safetensors"
 
     def _write_group(self, group: str, blocks: dict[str, list[np.ndarray]]) -> list[Shard]:
@@ -87,13 +99,14 @@ class Committer:
         most = max(1, math.floor(SHARD_BYTES / max(row, 1)))
         step = math.ceil(total / math.ceil(total / most))
         begin = self.manifest.num_draws(group)
+        chains = self.share.chains if self.share is not None and group == "draws" else None
         shards = []
         for start in range(0, total, step):
             stop = min(start + step, total)
             name = self._name(group)
             pieces = {leaf: cut(parts, start, stop) for leaf, parts in blocks.items()}
             size, checksum = write_shard(self.path, name, pieces, sync=False)
-            shards.append(Shard(name, group, begin + start, begin + stop, size, checksum))
+            shards.append(Shard(name, group, begin + start, begin + stop, size, checksum, chains))
         return shards
 
 

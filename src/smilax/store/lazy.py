@@ -57,7 +57,7 @@ class LazyArray:
     def __init__(self, leaf: Leaf, shards: tuple[Shard, ...], num_chains: int, files: ShardFiles):
         self._leaf, self._shards, self._files = leaf, shards, files
         self.name = leaf.name
-        self.shape: tuple[int, ...] = (num_chains, shards[-1].stop if shards else 0, *leaf.shape)
+        self.shape: tuple[int, ...] = (num_chains, max((shard.stop for shard in shards), default=0), *leaf.shape)
         self.dtype = to_dtype(leaf.original_dtype)
 
     @property
@@ -116,12 +116,14 @@ class LazyArray:
         if chains.size and draws.size:
             for shard in self._shards:
                 low, high = np.searchsorted(draws, (shard.start, shard.stop))
-                if low < high:
+                held = shard.chains or (0, self.shape[0])
+                top, bottom = np.searchsorted(chains, held)
+                if low < high and top < bottom:
                     self._files.check_size(shard)
-                    jobs.append((shard, low, high))
+                    jobs.append((shard, held, low, high, top, bottom))
         out = np.empty((len(chains), len(draws), *self._leaf.shape), self.dtype)
-        for shard, low, high in jobs:
-            with self._files.open(shard, self._leaf, self.shape[0]) as (fd, tensor):
+        for shard, held, low, high, top, bottom in jobs:
+            with self._files.open(shard, self._leaf, held[1] - held[0]) as (fd, tensor):
                 path = self._files.directory / shard.file
                 row = max(1, self._leaf.nbytes)
                 wanted = draws[low:high] - shard.start
@@ -129,7 +131,7 @@ class LazyArray:
                 for rows, places in zip(np.split(wanted, cuts), np.split(np.arange(low, high), cuts), strict=True):
                     first, span = int(rows[0]), int(rows[-1] - rows[0]) + 1
                     dense = span == len(rows)
-                    for n, chain in enumerate(chains.tolist()):
+                    for n, chain in enumerate((chains[top:bottom] - held[0]).tolist(), top):
                         target = out[n, places[0] : places[-1] + 1]
                         if dense and tensor.dtype == self.dtype:
                             read_rows(fd, tensor, chain, first, target, path)

@@ -41,7 +41,7 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Shard:
-    """A file with draws `start:stop` of a group, all chains and leaves."""
+    """A file with draws `start:stop` of a group, all leaves, and the chains of a range; None stands for all."""
 
     file: str
     group: str
@@ -49,6 +49,7 @@ class Shard:
     stop: int
     bytes: int
     checksum: str
+    chains: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Manifest:
         config: anything JSON-able; the store does not look at it.
         versions: of the software that wrote it, JSON-able.
         leaves: by group.
-        shards: by group contiguous from draw 0, in order.
+        shards: by group; what the file before holds of a chain, the next goes on from, and all chains end at one draw.
         state: None before the first commit that had one.
     """
 
@@ -186,7 +187,12 @@ def _shard(content: Any, path: Path, where: str) -> Shard:
         _wrong(path, f"{where}.group", group, f"one of {', '.join(GROUPS)}")
     if not is_index(start) or not is_index(stop) or start >= stop:
         _wrong(path, f"{where}.start and .stop", [start, stop], "a range of draws that is not empty")
-    return Shard(_file(file, path, where), group, start, stop, *_sized(size, checksum, path, where))
+    chains = content.get("chains")
+    if chains is not None:
+        if type(chains) is not list or len(chains) != 2 or not all(map(is_index, chains)) or chains[0] >= chains[1]:
+            _wrong(path, f"{where}.chains", chains, "a range of chains that is not empty, or null")
+        chains = (chains[0], chains[1])
+    return Shard(_file(file, path, where), group, start, stop, *_sized(size, checksum, path, where), chains)
 
 
 def _state(content: Any, path: Path) -> StateFile | None:
@@ -199,24 +205,35 @@ def _state(content: Any, path: Path) -> StateFile | None:
 
 def _check_shards(manifest: Manifest, path: Path) -> None:
     """Shards are contiguous, differ in their names, and are as large as the draws that they claim to hold."""
-    ends = dict.fromkeys(GROUPS, 0)
+    # By group: where chains end, as `(first chain, last + 1, draws)`.
+    fronts = {group: [(0, manifest.num_chains, 0)] for group in GROUPS}
     row = {group: sum(leaf.nbytes for leaf in leaves) for group, leaves in manifest.leaves.items()}
     for i, shard in enumerate(manifest.shards):
         where = f"shards[{i}] ({shard.file})"
-        if shard.start != ends[shard.group]:
-            _wrong(path, f"{where}.start", shard.start, f"{ends[shard.group]}, where the one before ends")
+        first, last = shard.chains or (0, manifest.num_chains)
+        if last > manifest.num_chains:
+            _wrong(path, f"{where}.chains", [first, last], f"of the {manifest.num_chains} chains")
+        parts = [part for part in fronts[shard.group] if part[0] < last and part[1] > first]
+        ends = sorted({end for *_, end in parts})
+        if ends != [shard.start]:
+            _wrong(path, f"{where}.start", shard.start, f"{ends[0]}, where the one before ends")
         if not manifest.leaves.get(shard.group):
             _wrong(path, f"{where}.group", shard.group, "a group with leaves")
-        ends[shard.group] = shard.stop
-        least = row[shard.group] * manifest.num_chains * (shard.stop - shard.start)
+        outside = [(a, b, end) for a, b, end in fronts[shard.group] if (a, b, end) not in parts]
+        edges = [(parts[0][0], first, shard.start), (last, parts[-1][1], shard.start)]
+        fronts[shard.group] = sorted([*outside, (first, last, shard.stop), *(e for e in edges if e[0] < e[1])])
+        least = row[shard.group] * (last - first) * (shard.stop - shard.start)
         if shard.bytes < least:
             _wrong(path, f"{where}.bytes", shard.bytes, f"at least the {least} of its draws")
     if len(manifest.files) < len(manifest.shards) + (manifest.state is not None):
         _wrong(path, "shards", "a file twice", "of different files")
+    for group, front in fronts.items():
+        if len({end for *_, end in front}) > 1:
+            _wrong(path, f"shards of {group}", front, "such that all chains end at the same draw")
     for group, leaves in manifest.leaves.items():
         for leaf in leaves:
             # NumPy cannot index more, even where a side of 0 makes it no bytes at all.
-            if not is_shape([manifest.num_chains, ends[group], *leaf.shape]):
+            if not is_shape([manifest.num_chains, manifest.num_draws(group), *leaf.shape]):
                 _wrong(path, f"shape of leaf {leaf.name!r}", list(leaf.shape), "of a size that can be addressed")
 
 

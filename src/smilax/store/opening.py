@@ -25,7 +25,8 @@ def naming(shard: Shard) -> Iterator[None]:
     try:
         yield
     except StoreCorrupt as error:
-        lost = f"draws {shard.start}:{shard.stop} of group {shard.group!r}"
+        whose = "" if shard.chains is None else f" of chains {shard.chains[0]}:{shard.chains[1]}"
+        lost = f"draws {shard.start}:{shard.stop}{whose} of group {shard.group!r}"
         raise StoreCorrupt(f"{lost} are lost: {error}; other draws can still be read, by slices") from error
 
 

@@ -17,6 +17,7 @@ from smilax.store.files import sync_directory, writing
 from smilax.store.lock import Lock
 from smilax.store.manifest import Manifest, Status
 from smilax.store.reader import check_group
+from smilax.store.sharing import Share
 
 # Commits that may wait for the disk: with the one that is being written and the one that is being filled, four blocks
 # of SHARD_BYTES are in memory at most.
@@ -31,10 +32,10 @@ class StoreWriter:
     nothing is written after it; what was committed before stays readable.
     """
 
-    def __init__(self, path: Path, lock: Lock, manifest: Manifest, interval: float):
+    def __init__(self, path: Path, lock: Lock | None, manifest: Manifest, interval: float, share: Share | None):
         self.path = path
         self.interval = interval
-        self._lock, self._disk = lock, Committer(path, manifest)
+        self._lock, self._disk, self.share = lock, Committer(path, manifest, share), share
         self._config, self._leaves = dict(manifest.config), dict(manifest.leaves)
         self._draws: dict[str, int] = {}
         self._blocks: dict[str, dict[str, list[np.ndarray]]] = {}
@@ -57,6 +58,7 @@ class StoreWriter:
         num_chains: int,
         versions: dict[str, Any],
         interval: float = 5.0,
+        share: Share | None = None,
     ) -> "StoreWriter":
         """Makes a new store and commits its first manifest.
 
@@ -66,6 +68,7 @@ class StoreWriter:
             num_chains: chains of every array to come.
             versions: of the software, JSON-able.
             interval: seconds between commits that `due` aims at.
+            share: that of process 0, where several processes write; the others `attend`.
 
         Raises:
             StoreExists: if the directory holds a store, or anything else.
@@ -89,13 +92,13 @@ class StoreWriter:
                 refuse_occupied(path)
                 clean(path, manifest)
                 manifest.write(path)
-                return cls(path, lock, manifest, interval)
+                return cls(path, lock, manifest, interval, share)
             except BaseException:
                 lock.release()
                 raise
 
     @classmethod
-    def open(cls, path: str | Path, *, interval: float = 5.0) -> "StoreWriter":
+    def open(cls, path: str | Path, *, interval: float = 5.0, share: Share | None = None) -> "StoreWriter":
         """Takes up a store where its last commit left it; what was written after that is deleted.
 
         Raises:
@@ -110,10 +113,15 @@ class StoreWriter:
             try:
                 manifest = Manifest.read(path)
                 clean(path, manifest)
-                return cls(path, lock, manifest, interval)
+                return cls(path, lock, manifest, interval, share)
             except BaseException:
                 lock.release()
                 raise
+
+    @classmethod
+    def attend(cls, path: str | Path, share: Share, *, interval: float = 5.0) -> "StoreWriter":
+        """Takes part, as a process other than 0, in writing a store that process 0 has made or opened."""
+        return cls(Path(path), None, Manifest.read(path), interval, share)
 
     @property
     def manifest(self) -> Manifest:
@@ -140,7 +148,8 @@ class StoreWriter:
         Args:
             group: "draws", "info" or "warmup_info".
             arrays: by name, `(chain, draw, …)`; names, shapes and dtypes are those of the group's first block, which
-                may have no draws.
+                may have no draws. Where several processes write, draws are those of this one's chains, and reports
+                those of all, which only process 0 keeps.
             dtype: "bfloat16", "float16" or "float32" to store wider floats in it; readers get the original dtype.
 
         Raises:
@@ -148,8 +157,15 @@ class StoreWriter:
             StoreError: whatever went wrong in writing.
         """
         self._check()
+        chains, share = self.num_chains, self.share
+        if share is not None and group != "draws" and share.process > 0:
+            return
+        if share is not None and group == "draws":
+            chains = share.chains[1] - share.chains[0]
+            if chains == 0:
+                return
         count = self.num_draws(group)
-        leaves, blocks = as_blocks(group, arrays, self.num_chains, dtype)
+        leaves, blocks = as_blocks(group, arrays, chains, dtype)
         known = self._leaves.setdefault(group, leaves)
         if set(known) != set(leaves):
             strange = set(leaves) ^ set(known)
@@ -221,7 +237,8 @@ class StoreWriter:
             # Ctrl-C may end the waiting; closing again waits on, for the lock is needed until the last byte is written.
             self._thread.join()
             self._closed = True
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
             if self._error is not None and not self._reported:
                 self._raise(self._error)
 
