@@ -77,8 +77,8 @@ def programs():
     texts = []
     original = chains.Phase.run
 
-    def spied(self, pool, states, bounds):
-        new = original(self, pool, states, bounds)
+    def spied(self, pool, states, data, bounds):
+        new = original(self, pool, states, data, bounds)
         texts.append(self._compiled.as_text())
         return new
 
@@ -123,8 +123,8 @@ def sharded():
 
     original = chains.Phase.run
 
-    def spied(self, pool, states, bounds):
-        new = original(self, pool, states, bounds)
+    def spied(self, pool, states, data, bounds):
+        new = original(self, pool, states, data, bounds)
         placed.update(new[0][0].params)
         return new
 

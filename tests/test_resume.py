@@ -661,12 +661,13 @@ def test_memory_does_not_grow_with_the_draws(tmp_path, monkeypatch):
     monkeypatch.setattr(stores.writer, "SHARD_BYTES", 2**22)
     settings = {"algorithm": sx.sgld(posterior, 1e-5), "data": np.ones((64, 2), np.float32), "num_warmup": 0}
     settings |= {"params": np.zeros(size, np.float32), "thinning": 1}
-    for num_samples in (30, 120):
+    for num_samples in (60, 240):
         tracemalloc.start()
         run(tmp_path / str(num_samples), num_samples=num_samples, **settings)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.3 * peaks[0] < 60e6
+    # The longer run's draws are 250 MB; how full the queue gets depends on the disk, up to its bound.
+    assert max(peaks) < 60e6, peaks
 
 
 # Faults.

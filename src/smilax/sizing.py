@@ -29,6 +29,11 @@ class Estimate:
         memory_bytes: memory for the draws that are kept in it, and for the parameters and, with an algorithm, the
             states of all chains; gradients and activations come on top.
         gradients: mini-batch gradients of all chains, warm-up included.
+
+    Example:
+        >>> import smilax as sx
+        >>> print(sx.Estimate(1000, 4, 500, disk_bytes=8_000_000, memory_bytes=16_000, gradients=48_000))
+        4 x 500 draws of 1,000 parameters: 8.0 MB on disk, 16.0 kB in memory, 48,000 gradients
     """
 
     num_params: int
