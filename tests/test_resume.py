@@ -1,6 +1,7 @@
 """Runs with a store: killed, interrupted, extended, refused, and read; in the end the draws of an unbroken run."""
 
 import errno
+import functools
 import gc
 import json
 import os
@@ -45,7 +46,7 @@ def make_posterior(scale=1.0, noise=0.3, num_data=64):
 
 POSTERIOR = make_posterior()
 ALGORITHM = sx.sgld(POSTERIOR, 1e-3)
-SETTINGS = {"num_chains": 2, "num_warmup": 40, "num_samples": 100, "thinning": 7, "batch_size": 16}
+SETTINGS = {"num_chains": 2, "num_warmup": 0, "num_samples": 100, "thinning": 7, "batch_size": 16}
 
 
 def run(path=None, **changes):
@@ -71,6 +72,12 @@ def assert_same(a, b, what=("draws", "info", "warmup_info", "state")):
 def fast_disk(monkeypatch):
     """Without fsync, which is against power cuts: what a process has written outlives it in any case."""
     monkeypatch.setattr(os, "fsync", lambda fd: None)
+
+
+@functools.cache
+def unbroken(num_warmup=0):
+    """The run in memory of most tests; it may have another number of chunks, which does not matter."""
+    return run(num_warmup=num_warmup)
 
 
 class Stop(Exception):
@@ -231,7 +238,7 @@ def test_a_signal_ends_a_run_that_can_be_taken_up(signum, tmp_path, cache):
 
 
 def test_a_store_changes_nothing(tmp_path):
-    assert_same(run(tmp_path / "run"), run())
+    assert_same(run(tmp_path / "run", num_warmup=40), unbroken(40))
 
 
 @pytest.mark.parametrize("chunks", [0, 1, 2, 3, 20, 50])
@@ -239,8 +246,8 @@ def test_broken_off_after_some_chunks(chunks, tmp_path, small_chunks, monkeypatc
     with monkeypatch.context() as patch:
         break_off(patch, chunks)
         with pytest.raises(Stop):
-            run(sx.Store(tmp_path / "run", interval=0))
-    whole = run()
+            run(sx.Store(tmp_path / "run", interval=0), num_warmup=40)
+    whole = unbroken(40)
     assert_same(resume(tmp_path / "run"), whole)
     assert_same(sx.load(tmp_path / "run"), whole, ("draws", "info", "warmup_info"))
 
@@ -261,11 +268,11 @@ def test_a_finished_run_can_be_made_longer(num_warmup, tmp_path, small_chunks):
     run(tmp_path / "run", num_warmup=num_warmup, num_samples=31)
     middle = resume(tmp_path / "run", num_samples=45)
     assert (middle.num_draws, middle.config["num_samples"]) == (6, 45)
-    assert_same(resume(tmp_path / "run", num_samples=100), run(num_warmup=num_warmup))
+    assert_same(resume(tmp_path / "run", num_samples=100), unbroken(num_warmup))
 
 
 def test_resuming_a_finished_run_gives_it_back(tmp_path):
-    whole = run(tmp_path / "run")
+    whole = run(tmp_path / "run", num_warmup=40)
     again = resume(tmp_path / "run")
     assert_same(again, whole)
     assert not again.interrupted and again.path == tmp_path / "run"
@@ -312,7 +319,7 @@ def test_a_signal_before_the_first_step(tmp_path, monkeypatch):
         with pytest.warns(UserWarning, match="0 draws a chain are in .*sx.resume"):
             result = run(tmp_path / "run")
     assert result.interrupted and result.num_draws == 0 and result.info is None
-    assert_same(resume(tmp_path / "run"), run())
+    assert_same(resume(tmp_path / "run"), unbroken())
 
 
 # Refusals.
@@ -332,7 +339,7 @@ def test_a_run_killed_before_its_first_commit_was_none(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "manifest.json").exists()
     with pytest.raises(sx.store.StoreCorrupt, match="no state to go on from"):
         resume(tmp_path / "run")
-    assert_same(run(tmp_path / "run"), run())
+    assert_same(run(tmp_path / "run"), unbroken())
 
 
 def test_shorter_than_it_was_to_be(tmp_path):
@@ -450,7 +457,7 @@ def test_a_manifest_that_contradicts_itself(damage, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_rounded_draws_and_an_exact_state(dtype, tmp_path):
-    whole = run()
+    whole = unbroken()
     run(sx.Store(tmp_path / "run", dtype=dtype), num_samples=50)
     result = resume(tmp_path / "run", num_samples=100)
     assert_same(result, whole, ("info", "warmup_info", "state"))
@@ -461,7 +468,7 @@ def test_rounded_draws_and_an_exact_state(dtype, tmp_path):
 
 @pytest.mark.parametrize("select", ["w", ["w*", "none"], lambda path: path == "w"], ids=["glob", "globs", "function"])
 def test_only_some_leaves(select, tmp_path):
-    whole = run()
+    whole = unbroken()
     run(sx.Store(tmp_path / "run", select=select), num_samples=50)
     result = resume(tmp_path / "run", num_samples=100)
     assert list(result.draws) == ["w"]
@@ -483,10 +490,6 @@ class Weights(NamedTuple):
 
 NETWORKS = {
     "models": sx.models.mlp(3, 1, hidden=(4,)),
-    "tuple": sx.Network(
-        lambda key: Weights(jax.random.normal(key, (3, 4)), jnp.ones((4, 1))),
-        lambda p, x: jnp.tanh(x @ p.first) @ p.second,
-    ),
     "nested": sx.Network(
         lambda key: {"a": [Weights(jax.random.normal(key, (3, 4)), jnp.ones((4,)))], "b": jnp.ones((4, 1))},
         lambda p, x: jnp.tanh(x @ p["a"][0].first + p["a"][0].second[None]) @ p["b"],
@@ -573,7 +576,7 @@ def simple(unpack):
 )  # fmt: skip
 def test_names_of_leaves(params, unpack, names, tmp_path):
     algorithm, data = sx.sgld(simple(unpack), 1e-3), np.ones((64, 2), np.float32)
-    stored = run(tmp_path / "run", algorithm=algorithm, data=data, params=params, num_warmup=0)
+    stored = run(tmp_path / "run", algorithm=algorithm, data=data, params=params)
     loaded = sx.load(tmp_path / "run")
     assert list(sx.store.read(tmp_path / "run").arrays()) == names
     assert jax.tree.structure(loaded.draws) == jax.tree.structure(stored.draws) == jax.tree.structure(params)
@@ -650,24 +653,20 @@ def test_nothing_keeps_the_draws(tmp_path, small_chunks, monkeypatch):
     assert not alive()
 
 
-def test_memory_does_not_grow_with_the_draws(tmp_path, monkeypatch):
-    # A megabyte a draw is what a run may not keep.
-    size, peaks = 2**17, []
+def test_memory_is_not_that_of_the_draws(tmp_path, monkeypatch):
     posterior = sx.Posterior(
         lambda m: -0.5 * jnp.sum(m**2), lambda m, x: -0.5 * jnp.sum((x - m[None, :2]) ** 2, axis=-1), num_data=64
     )
     monkeypatch.setattr(running, "SLOT_BYTES", 2**21)
     monkeypatch.setattr(stores.commits, "SHARD_BYTES", 2**22)
     monkeypatch.setattr(stores.writer, "SHARD_BYTES", 2**22)
-    settings = {"algorithm": sx.sgld(posterior, 1e-5), "data": np.ones((64, 2), np.float32), "num_warmup": 0}
-    settings |= {"params": np.zeros(size, np.float32), "thinning": 1}
-    for num_samples in (60, 240):
-        tracemalloc.start()
-        run(tmp_path / str(num_samples), num_samples=num_samples, **settings)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    # The longer run's draws are 250 MB; how full the queue gets depends on the disk, up to its bound.
-    assert max(peaks) < 60e6, peaks
+    settings = {"algorithm": sx.sgld(posterior, 1e-5), "data": np.ones((64, 2), np.float32), "thinning": 1}
+    tracemalloc.start()
+    result = run(tmp_path / "run", params=np.zeros(2**17, np.float32), num_samples=120, **settings)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Four blocks of 4 MB, what a chunk makes, and copies on the way; the draws are 126 MB.
+    assert peak < 0.4 * result.draws.nbytes
 
 
 # Faults.
@@ -680,7 +679,7 @@ def test_the_disk_fails(code, kind, after, tmp_path, small_chunks, monkeypatch):
 
     def write(fd, pieces):
         count[0] += 1
-        # Warm-up's 33 steps after the first two chunks write two files each, and the manifest.
+        # The first manifest, then two or more files for each commit.
         if count[0] > 3 * after + 3:
             raise OSError(code, os.strerror(code))
         original(fd, pieces)
@@ -688,8 +687,8 @@ def test_the_disk_fails(code, kind, after, tmp_path, small_chunks, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(files, "_write", write)
         with pytest.raises(getattr(sx.store, kind), match="committed before stay readable"):
-            run(sx.Store(tmp_path / "run", interval=0), num_warmup=0)
-    whole, partial = run(num_warmup=0), sx.load(tmp_path / "run")
+            run(sx.Store(tmp_path / "run", interval=0))
+    whole, partial = unbroken(), sx.load(tmp_path / "run")
     assert partial.num_draws > 0 or not after
     np.testing.assert_array_equal(np.asarray(partial.draws["w"]), whole.draws["w"][:, : partial.num_draws])
     assert_same(resume(tmp_path / "run"), whole)
@@ -708,7 +707,7 @@ def test_the_disk_is_full_before_the_first_commit(tmp_path, monkeypatch):
         patch.setattr(files, "_write", write)
         with pytest.raises(sx.store.StoreFull):
             run(tmp_path / "run")
-    assert_same(run(tmp_path / "run"), run())
+    assert_same(run(tmp_path / "run"), unbroken())
 
 
 def test_numbers_that_do_not_fit_end_the_run_by_name(tmp_path):
@@ -755,11 +754,10 @@ def test_diagnosis_of_the_noise_needs_the_state(tmp_path):
         assert sx.diagnose(result, algorithm, (X, Y))["noise isotropy"].text == expected.text
 
 
-@pytest.mark.parametrize("select", ["network/layers/1/*", "likelihood/*"])
-def test_diagnosis_of_some_leaves(select, tmp_path):
+def test_diagnosis_of_some_leaves(tmp_path):
     posterior, data = network_posterior(NETWORKS["models"]), (X, Y[:, None])
     algorithm = sx.psmile(posterior)
-    result = network_run(sx.Store(tmp_path / "run", select=select), posterior, algorithm=algorithm)
+    result = network_run(sx.Store(tmp_path / "run", select="likelihood/*"), posterior, algorithm=algorithm)
     for each in (result, sx.load(tmp_path / "run")):
         diagnosis = sx.diagnose(each, algorithm, data)
         assert "parameters" in diagnosis["split R-hat"].text
@@ -795,7 +793,7 @@ def test_float64(tmp_path, cache):
 def test_float64_in_a_context(tmp_path):
     # The context is that of one thread, and the chains are driven by others.
     data, params = (X.astype(np.float64), Y.astype(np.float64)), jax.tree.map(np.float64, START)
-    settings = {"data": data, "params": params, "num_chains": 4, "num_warmup": 0}
+    settings = {"data": data, "params": params, "num_chains": 4}
     with jax.enable_x64(True):
         result = run(tmp_path / "run", **settings)
         assert_same(result, run(**settings))

@@ -51,6 +51,7 @@ Every sampler against posteriors known in closed form or from long NUTS runs, at
 - `ismile` runs at its defaults, but for what its row says. The published samplers run at 13 step sizes (`smile`
   and `psmile`: 13 starting values), and their row is that of the step with the least bias of E[x²], the number by which
   they are judged: a choice that needs the truth, in their favour. `mclmc` is BlackJAX's, tuned by itself, full batch.
+- A sampler without a row was not run on that target.
 - Held-out targets were chosen before any sampler had run on them; nothing was changed because of them.
 """
 
@@ -97,6 +98,8 @@ def _section(target: Target, reference: Reference, rows: list[dict[str, Any]]) -
         cells = [row["sampler"], *(_number(row[key]) for _, key in shown)]
         cells += [f"{row['gradients']:,}", str(row["chains"]), str(row["seeds"]), f"{row['step']:.2g}"]
         lines.append(f"| {' | '.join(cells)} |")
+    if not rows:
+        lines = ["Not run yet."]
     run = f"{target.num_warmup:,} + {target.num_samples:,} steps of two gradients. Reference: {reference.note}."
     return f"## {target.title}\n\n{target.about} {run}\n\n" + "\n".join(lines) + "\n"
 
