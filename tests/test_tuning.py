@@ -81,7 +81,7 @@ def steer(start, rejected, num_steps=4000):
         )
         return state, jnp.exp(state.log_step)
 
-    steps = jnp.arange(num_steps)
+    steps = jnp.arange(num_steps, dtype=jnp.int32)
     rejects = jnp.isin(steps, jnp.asarray(rejected, jnp.int32))
     state, sizes = jax.lax.scan(step, variance_init(jnp.asarray(start, jnp.float32)), (steps, normal, rejects))
     return float(jnp.exp(state.average)), np.asarray(sizes)
