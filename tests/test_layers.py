@@ -19,6 +19,7 @@ ORDER = """
     distributed
     structure
     conditional
+    compiling
     packing
     shuffling
     checks

@@ -41,6 +41,8 @@ if _TYPE_CHECKING:
     from smilax.diagnostics import Diagnosis as Diagnosis
     from smilax.diagnostics import diagnose as diagnose
     from smilax.ensemble import train_ensemble as train_ensemble
+    from smilax.estimators import SmileClassifier as SmileClassifier
+    from smilax.estimators import SmileRegressor as SmileRegressor
     from smilax.interop.equinox import from_equinox as from_equinox
 
 __version__ = "0.1.0"
@@ -48,6 +50,8 @@ __version__ = "0.1.0"
 # Loaded on first use: what they stand on takes longer to import than everything above.
 _LAZY = {
     "Diagnosis": "smilax.diagnostics",
+    "SmileClassifier": "smilax.estimators",
+    "SmileRegressor": "smilax.estimators",
     "datasets": "smilax.datasets",
     "diagnose": "smilax.diagnostics",
     "from_equinox": "smilax.interop.equinox",
@@ -68,6 +72,8 @@ __all__ = [
     "Prediction",
     "Result",
     "SamplingAlgorithm",
+    "SmileClassifier",
+    "SmileRegressor",
     "Store",
     "Stream",
     "bnn",

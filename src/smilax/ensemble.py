@@ -1,6 +1,7 @@
 """Deep ensembles: independently trained networks, from which chains start."""
 
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import optax
 from smilax.bnn import NetworkPosterior
 from smilax.chains import group_indices, num_groups
 from smilax.checks import check_finite
+from smilax.compiling import compiled
 from smilax.data import Batches, check_batch_size, on_device
 from smilax.packing import pack, packable, unpack
 from smilax.posterior import Posterior
@@ -57,6 +59,7 @@ def train_ensemble(
     batch_size: int = 64,
     objective: Literal["likelihood", "posterior"] = "likelihood",
     init_params: Any = None,
+    max_seconds: float | None = None,
     return_history: bool = False,
     progress_bar: bool = False,
 ) -> Any:
@@ -82,6 +85,7 @@ def train_ensemble(
         objective: `"likelihood"`: the loss is minus the mean log likelihood; `"posterior"`: minus the log posterior
             over N.
         init_params: parameters to start from, with a leading member axis, in place of `posterior.init`.
+        max_seconds: no epoch is begun later than this after the first one; None for no such limit.
         return_history: whether to return a `History` as well.
         progress_bar: whether to show one.
 
@@ -108,6 +112,8 @@ def train_ensemble(
     """
     max_epochs = check_count("max_epochs", max_epochs, 1)
     patience = check_count("patience", patience, 1)
+    if max_seconds is not None and not max_seconds > 0:
+        raise ValueError(f"max_seconds must be positive or None, got {max_seconds!r}")
     if objective not in ("likelihood", "posterior"):
         raise ValueError(f'objective must be "likelihood" or "posterior", got {objective!r}')
     if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
@@ -117,7 +123,7 @@ def train_ensemble(
     starts, num_members = _starts(key, posterior, num_members, init_params)
     # Parameters in one buffer make the many small operations of an optimiser few. Only of our own optimiser do we know
     # that it treats all parameters alike.
-    packing = optimizer is None
+    packing, given = optimizer is None, optimizer
     optimizer = optax.adamw(1e-2, weight_decay=5e-3) if optimizer is None else optimizer
     trainer = _Trainer(posterior, batches, batch_size, optimizer, patience, objective, valid is not None)
     data, valid = jax.tree.map(jnp.asarray, (batches.data, valid))
@@ -131,9 +137,13 @@ def train_ensemble(
     groups = group_indices(num_members, num_groups(num_members, num_params, "vectorized"), "vectorized")
     start_group = jax.jit(lambda indices: jax.vmap(start)(indices, starts(indices)))
     states = [start_group(jnp.asarray(indices, jnp.int32)) for indices in groups]
-    epoch = jax.jit(jax.vmap(trainer.epoch, in_axes=(0, None, None, None)), donate_argnums=0)
-    run_epoch = epoch.lower(states[0], data, valid, jnp.zeros((), jnp.int32)).compile()
-    results = _drive(run_epoch, states, data, valid, max_epochs, num_members, progress_bar)
+    run_epoch = compiled(
+        posterior,
+        ("epoch", batches.num_rows, batches.transform, batch_size, given, patience, objective, valid is not None),
+        lambda: jax.jit(jax.vmap(trainer.epoch, in_axes=(0, None, None, None)), donate_argnums=0),
+        states[0], data, valid, jnp.zeros((), jnp.int32),
+    )  # fmt: skip
+    results = _drive(run_epoch, states, data, valid, max_epochs, num_members, progress_bar, max_seconds)
 
     states = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:num_members], *(state for state, _ in results))
     history = _history([losses for _, losses in results], states, num_members)
@@ -259,14 +269,20 @@ def _mean_log_likelihood(posterior, params, data):
 def _fit_residuals(posterior, members, data):
     """The likelihood's parameters of largest likelihood for each member's residuals."""
     num_rows = _num_rows(data)
-    rows, _ = _blocks(num_rows)
 
-    def one(params):
+    def one(params, data):
+        rows, _ = _blocks(num_rows)
         outputs = jax.lax.map(lambda rows: posterior.outputs(params, _take(data[0], rows)), rows)
         outputs = outputs.reshape(-1, *outputs.shape[2:])[:num_rows]
         return posterior.likelihood.fit_residual(params["likelihood"], outputs, *data[1:])
 
-    return jax.jit(lambda members, data: jax.lax.map(one, members))(members, data)
+    fit = compiled(
+        posterior,
+        "residuals",
+        lambda: jax.jit(lambda members, data: jax.lax.map(lambda params: one(params, data), members)),
+        members, data,
+    )  # fmt: skip
+    return fit(members, data)
 
 
 def _check_data(posterior: Posterior, train: Any, valid: Any) -> Batches:
@@ -306,9 +322,10 @@ def _starts(key: jax.Array, posterior: Any, num_members: int | None, init_params
     return lambda indices: jax.tree.map(lambda leaf: leaf[jnp.minimum(indices, length - 1)], init_params), length
 
 
-def _drive(run_epoch, states, data, valid, max_epochs, num_members, progress_bar):
+def _drive(run_epoch, states, data, valid, max_epochs, num_members, progress_bar, max_seconds):
     """Runs every group of members, each in its own thread, until all its members have stopped."""
     interrupted = threading.Event()
+    deadline = np.inf if max_seconds is None else time.perf_counter() + max_seconds
     bar = None
     if progress_bar:
         from tqdm.auto import tqdm
@@ -322,7 +339,7 @@ def _drive(run_epoch, states, data, valid, max_epochs, num_members, progress_bar
             losses.append(np.asarray(report))
             if bar is not None:
                 bar.update()
-            if interrupted.is_set() or bool(np.all(state.stopped)):
+            if interrupted.is_set() or bool(np.all(state.stopped)) or time.perf_counter() > deadline:
                 break
         return state, np.stack(losses, axis=1)
 
