@@ -24,6 +24,7 @@ ORDER = """
     shuffling
     checks
     network
+    interop.freezing
     interop.equinox
     interop.flax
     models

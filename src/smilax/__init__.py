@@ -44,6 +44,7 @@ if _TYPE_CHECKING:
     from smilax.estimators import SmileClassifier as SmileClassifier
     from smilax.estimators import SmileRegressor as SmileRegressor
     from smilax.interop.equinox import from_equinox as from_equinox
+    from smilax.interop.flax import from_flax as from_flax
 
 __version__ = "0.1.0"
 
@@ -55,6 +56,7 @@ _LAZY = {
     "datasets": "smilax.datasets",
     "diagnose": "smilax.diagnostics",
     "from_equinox": "smilax.interop.equinox",
+    "from_flax": "smilax.interop.flax",
     "metrics": "smilax.metrics",
     "models": "smilax.models",
     "plots": "smilax.plots",
@@ -82,6 +84,7 @@ __all__ = [
     "distributed",
     "estimate",
     "from_equinox",
+    "from_flax",
     "geometry",
     "ismile",
     "likelihoods",

@@ -120,7 +120,7 @@ def train_ensemble(
         raise TypeError(f"optimizer must be an Optax optimiser, got {type(optimizer).__name__}")
     batches = _check_data(posterior, train, valid)
     batch_size = check_batch_size(batch_size, batches)
-    starts, num_members = _starts(key, posterior, num_members, init_params)
+    starts, num_members = _starts(posterior, num_members, init_params)
     # Parameters in one buffer make the many small operations of an optimiser few. Only of our own optimiser do we know
     # that it treats all parameters alike.
     packing, given = optimizer is None, optimizer
@@ -128,18 +128,27 @@ def train_ensemble(
     trainer = _Trainer(posterior, batches, batch_size, optimizer, patience, objective, valid is not None)
     data, valid = jax.tree.map(jnp.asarray, (batches.data, valid))
 
-    def start(index, params):
+    def start(key, index, params):
         member_key = jax.random.fold_in(jax.random.fold_in(key, index), 1)
         params = pack(params) if packing and packable(params) else params
         return trainer.init(member_key, params, index >= num_members)
 
-    num_params = size(jax.eval_shape(starts, jnp.zeros(1, jnp.int32)))
+    num_params = size(jax.eval_shape(starts, key, jnp.zeros(1, jnp.int32)))
     groups = group_indices(num_members, num_groups(num_members, num_params, "vectorized"), "vectorized")
-    start_group = jax.jit(lambda indices: jax.vmap(start)(indices, starts(indices)))
-    states = [start_group(jnp.asarray(indices, jnp.int32)) for indices in groups]
+    settings = (batches.num_rows, batches.transform, batch_size, given, patience, objective, valid is not None)
+
+    def jitted_start():
+        return jax.jit(lambda key, indices: jax.vmap(start, in_axes=(None, 0, 0))(key, indices, starts(key, indices)))
+
+    numbers = [jnp.asarray(indices, jnp.int32) for indices in groups]
+    if init_params is None:
+        start_group = compiled(posterior, ("start", num_members, *settings), jitted_start, key, numbers[0])
+    else:
+        start_group = jitted_start()
+    states = [start_group(key, indices) for indices in numbers]
     run_epoch = compiled(
         posterior,
-        ("epoch", batches.num_rows, batches.transform, batch_size, given, patience, objective, valid is not None),
+        ("epoch", *settings),
         lambda: jax.jit(jax.vmap(trainer.epoch, in_axes=(0, None, None, None)), donate_argnums=0),
         states[0], data, valid, jnp.zeros((), jnp.int32),
     )  # fmt: skip
@@ -148,7 +157,7 @@ def train_ensemble(
     states = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:num_members], *(state for state, _ in results))
     history = _history([losses for _, losses in results], states, num_members)
     _check_members(states, history)
-    members = jax.jit(jax.vmap(unpack))(states.best)
+    members = _unpacked(states.best)
     if isinstance(posterior, NetworkPosterior) and posterior.likelihood.learned:
         members = {**members, "likelihood": _fit_residuals(posterior, members, data)}
     return (members, history) if return_history else members
@@ -238,6 +247,10 @@ class _Trainer:
         return frozen, jnp.where(member.stopped, jnp.nan, report)
 
 
+# One function, so that it is compiled once for each shape.
+_unpacked = jax.jit(jax.vmap(unpack))
+
+
 def _take(data, rows):
     return jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data)
 
@@ -299,8 +312,8 @@ def _check_data(posterior: Posterior, train: Any, valid: Any) -> Batches:
     return batches
 
 
-def _starts(key: jax.Array, posterior: Any, num_members: int | None, init_params: Any) -> tuple[Callable, int]:
-    """A function from member numbers to starting parameters, and the number of members."""
+def _starts(posterior: Any, num_members: int | None, init_params: Any) -> tuple[Callable, int]:
+    """A function from key and member numbers to starting parameters, and the number of members."""
     if num_members is not None:
         num_members = check_count("num_members", num_members, 1)
     if init_params is None:
@@ -308,7 +321,7 @@ def _starts(key: jax.Array, posterior: Any, num_members: int | None, init_params
         if init is None:
             raise TypeError("posterior has no init function; give init_params, with a leading member axis")
 
-        def fresh(indices):
+        def fresh(key, indices):
             return jax.vmap(lambda k: init(jax.random.fold_in(jax.random.fold_in(key, k), 0)))(indices)
 
         return fresh, DEFAULT_MEMBERS if num_members is None else num_members
@@ -319,7 +332,7 @@ def _starts(key: jax.Array, posterior: Any, num_members: int | None, init_params
     length = jax.tree.leaves(init_params)[0].shape[0]
     if length != (num_members or length):
         raise ValueError(f"init_params has {length} members, but num_members is {num_members}")
-    return lambda indices: jax.tree.map(lambda leaf: leaf[jnp.minimum(indices, length - 1)], init_params), length
+    return lambda key, indices: jax.tree.map(lambda leaf: leaf[jnp.minimum(indices, length - 1)], init_params), length
 
 
 def _drive(run_epoch, states, data, valid, max_epochs, num_members, progress_bar, max_seconds):
