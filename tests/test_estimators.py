@@ -38,7 +38,7 @@ Y = (X - 5) @ np.array([1.0, 0.02, -50.0]) + 0.3 * RNG.normal(size=60)
 @pytest.fixture(scope="module", autouse=True)
 def quick_compilation():
     """Dozens of shapes are compiled here, and each program runs for milliseconds."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
@@ -84,7 +84,9 @@ def test_warm_start_draws_more_from_the_same_chains():
     for name, leaf in model.draws_.items():
         assert leaf.shape[1] == 2 * first[name].shape[1]
         np.testing.assert_array_equal(leaf[:, : first[name].shape[1]], first[name])
-    with pytest.raises(ValueError, match="warm_start=True draws more from the same posterior, and these are other data"):
+    with pytest.raises(
+        ValueError, match="warm_start=True draws more from the same posterior, and these are other data"
+    ):
         model.fit(X, Y + 1)
 
 

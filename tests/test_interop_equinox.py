@@ -85,7 +85,10 @@ class Normalised(eqx.Module):
 
     def __init__(self, kind, key):
         self.linear = eqx.nn.Linear(3, 4, key=key)
-        self.norm = {"batch": lambda: eqx.nn.BatchNorm(4, "batch", mode="batch"), "group": lambda: eqx.nn.GroupNorm(2, 4)}[kind]()
+        self.norm = {
+            "batch": lambda: eqx.nn.BatchNorm(4, "batch", mode="batch"),
+            "group": lambda: eqx.nn.GroupNorm(2, 4),
+        }[kind]()
 
     def __call__(self, x):
         return self.norm(self.linear(x))

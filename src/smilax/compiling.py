@@ -9,6 +9,8 @@ import jax
 
 _PROGRAMS: weakref.WeakKeyDictionary[Any, dict[Hashable, Any]] = weakref.WeakKeyDictionary()
 _LOCK = threading.Lock()
+# Of JAX, on which a program depends as well.
+SETTINGS = ("jax_enable_x64", "jax_default_device")
 
 
 def compiled(owner: Any, key: Hashable, jitted: Callable[[], Any], *args: Any) -> Any:
@@ -25,7 +27,7 @@ def compiled(owner: Any, key: Hashable, jitted: Callable[[], Any], *args: Any) -
     """
     leaves, treedef = jax.tree.flatten(args)
     shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
-    place = (key, treedef, shapes, bool(jax.config.jax_enable_x64), str(jax.config.jax_default_device))
+    place = (key, treedef, shapes, *(str(jax.config.values[name]) for name in SETTINGS))
     with _LOCK:
         programs = _PROGRAMS.setdefault(owner, {})
     found = programs.get(place)

@@ -34,6 +34,10 @@ LEAST_DIVIDED = 40
 class SmileEstimator(BaseEstimator):
     """Base class of the estimators; see `SmileRegressor` and `SmileClassifier`."""
 
+    _digest: str
+    _state: Any
+    _shape: dict[str, int]
+
     def __init__(
         self,
         hidden=(32, 32),
@@ -88,7 +92,9 @@ class SmileEstimator(BaseEstimator):
                 raise ValueError(
                     f"{name}: activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {self.activation!r}"
                 )
-            if isinstance(self.hidden, str) or not all(hasattr(width, "__index__") for width in np.atleast_1d(self.hidden)):
+            if isinstance(self.hidden, str) or not all(
+                hasattr(width, "__index__") for width in np.atleast_1d(self.hidden)
+            ):
                 raise TypeError(f"{name}: hidden must be a sequence of widths such as (32, 32), got {self.hidden!r}")
         elif not (isinstance(self.network, Network) or callable(self.network)):
             raise TypeError(
@@ -130,7 +136,7 @@ class SmileEstimator(BaseEstimator):
         """Fits standardised data; `num_targets` numbers or classes' outputs."""
         begin = time.perf_counter()
         dtype = jax.dtypes.canonicalize_dtype(np.float64)
-        data = (x.astype(dtype), y.astype(dtype) if y.dtype.kind == "f" else y.astype(np.int32))
+        data: tuple[np.ndarray, ...] = (x.astype(dtype), y.astype(dtype) if y.dtype.kind == "f" else y.astype(np.int32))
         if weight is not None:
             # A row of no weight is no row: it would only add noise to the batches.
             data = tuple(leaf[weight > 0] for leaf in (*data, weight.astype(dtype)))
@@ -141,13 +147,13 @@ class SmileEstimator(BaseEstimator):
         more = bool(self.warm_start) and hasattr(self, "draws_")
         if more and self._digest != digest:
             raise ValueError(
-                f"{type(self).__name__}: warm_start=True draws more from the same posterior, and these are other data than "
-                "those of the last fit; use warm_start=False"
+                f"{type(self).__name__}: warm_start=True draws more from the same posterior, and these are other data "
+                "than those of the last fit; use warm_start=False"
             )
         if more and self._state is None:
             raise ValueError(
-                f"{type(self).__name__}: warm_start=True needs chains to go on from, and a model that was loaded from a "
-                "directory has only their draws; use warm_start=False, or keep the model with joblib"
+                f"{type(self).__name__}: warm_start=True needs chains to go on from, and a model that was loaded from "
+                "a directory has only their draws; use warm_start=False, or keep the model with joblib"
             )
         seed = int(check_random_state(self.random_state).randint(2**31))
         keys = jax.random.split(jax.random.key(seed), 3)

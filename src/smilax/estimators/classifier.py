@@ -16,8 +16,8 @@ from smilax.likelihoods import Bernoulli, Categorical, Likelihood
 class SmileClassifier(ClassifierMixin, SmileEstimator):
     """A Bayesian neural network as a scikit-learn classifier.
 
-    As `SmileRegressor`, with classes of any type: numbers, strings. Probabilities are means over all draws, so that they
-    fall back to indifference where the data say nothing.
+    As `SmileRegressor`, with classes of any type: numbers, strings. Probabilities are means over all draws, so that
+    they fall back to indifference where the data say nothing.
 
     Args:
         hidden: widths of the hidden layers of the multilayer perceptron.

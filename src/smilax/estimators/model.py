@@ -55,8 +55,12 @@ def build(
     """The model; the very same one for the same settings, so that what was compiled for it is used again.
 
     Args:
-        network, hidden, activation, likelihood, prior, algorithm: as given to the estimator; `likelihood` None is a
-            normal one with a learned scale for each target.
+        network: as given to the estimator.
+        hidden: likewise.
+        activation: likewise.
+        likelihood: likewise; None is a normal one with a learned scale for each target.
+        prior: likewise.
+        algorithm: likewise.
         in_size: number of features.
         num_targets: numbers that the likelihood's targets have, or classes that it has outputs for.
         num_data: rows.
@@ -71,7 +75,16 @@ def build(
 
 
 def _build(
-    network, hidden, activation, likelihood, prior, algorithm, in_size, num_targets, num_data, num_train
+    network: Any,
+    hidden: Any,
+    activation: str,
+    likelihood: Any,
+    prior: Any,
+    algorithm: Any,
+    in_size: int,
+    num_targets: int,
+    num_data: int,
+    num_train: int,
 ) -> Model:
     per_target = likelihood is None and num_targets > 1
     if per_target:

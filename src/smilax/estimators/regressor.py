@@ -28,8 +28,8 @@ class SmileRegressor(RegressorMixin, SmileEstimator):
         likelihood: one of `sx.likelihoods`, in units of the target's standard deviation; None: normal, with a learned
             scale for each target. `sx.likelihoods.Gaussian("input")` lets the noise depend on the features.
             `sx.likelihoods.Poisson()` is for counts, which are not standardised.
-        prior: one of `sx.priors` or a NumPyro distribution, over standardised units; None: normal, of a scale that suits
-            each layer's width.
+        prior: one of `sx.priors` or a NumPyro distribution, over standardised units; None: normal, of a scale that
+            suits each layer's width.
         algorithm: the sampler, a function of the posterior; None: `sx.ismile`.
         num_chains: number of chains, and of members of the ensemble.
         num_warmup: steps of warm-up; None chooses by the number of rows.
@@ -39,8 +39,8 @@ class SmileRegressor(RegressorMixin, SmileEstimator):
         max_epochs: the most epochs of the warm start.
         patience: epochs without improvement on validation rows after which a member stops.
         validation_fraction: rows held out in the warm start (chains then see all rows); none of fewer than 40.
-        max_seconds: the time that `fit` aims to take. The chains' speed is measured, and lengths are cut to what there is
-            time for, though never below a tenth. None takes as long as it takes.
+        max_seconds: the time that `fit` aims to take. The chains' speed is measured, and lengths are cut to what
+            there is time for, though never below a tenth. None takes as long as it takes.
         warm_start: whether another `fit` on the same data draws more, in place of beginning again.
         random_state: seed, `RandomState` or None.
         verbose: whether to show progress bars.

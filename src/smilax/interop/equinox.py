@@ -67,7 +67,9 @@ def from_equinox(
         # The structure is always that of the template: a function made anew in each build would make each one's
         # its own.
         leaves = jax.tree.leaves(eqx.filter(make(key), eqx.is_inexact_array))
-        return jax.tree.unflatten(treedef, [jnp.asarray(leaf) for leaf, flag in zip(leaves, flags, strict=True) if flag])
+        return jax.tree.unflatten(
+            treedef, [jnp.asarray(leaf) for leaf, flag in zip(leaves, flags, strict=True) if flag]
+        )
 
     def apply(params: Any, x: Any) -> jax.Array:
         module = eqx.combine(jax.tree.unflatten(treedef, jax.tree.leaves(params)), static)

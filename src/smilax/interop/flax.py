@@ -54,7 +54,8 @@ def from_flax(
         return _from_linen(module, jax.tree.map(lambda leaf: jnp.asarray(leaf[:1]), example_x), params, frozen, kwargs)
     if not callable(module):
         raise TypeError(
-            f"module must be a Linen module, or a function of rngs that builds an NNX module, got {type(module).__name__}"
+            f"module must be a Linen module, or a function of rngs that builds an NNX module, got "
+            f"{type(module).__name__}"
         )
     if params is not None:
         raise TypeError("params is for Linen; for NNX let the function return the module with its values")
@@ -84,13 +85,15 @@ def _from_linen(module: Any, x: Any, params: Any, frozen: Frozen | None, kwargs:
     if "batch_stats" in others:
         refuse_batch_statistics(name, "collection 'batch_stats'", BETTER.format("flax.linen"))
     if others:
-        raise ValueError(f"{name} has variables besides its parameters, in the collections {others}: it must be a pure function")
+        raise ValueError(
+            f"{name} has variables besides its parameters, in the collections {others}: it must be a pure function"
+        )
     if dropped:
         warn_of_dropout(name)
     flat = _flat(template.get("params", {}))
     if params is not None:
         given = _flat(params)
-        wrong = {path: (np.shape(given.get(path)), leaf.shape) for path, leaf in flat.items()}
+        wrong = {path: (np.shape(given[path]) if path in given else None, leaf.shape) for path, leaf in flat.items()}
         wrong = {path: both for path, both in wrong.items() if path not in given or both[0] != both[1]}
         if wrong or set(given) != set(flat):
             raise ValueError(
@@ -131,12 +134,12 @@ def _from_nnx(make: Callable, x: Any, frozen: Frozen | None, kwargs: dict[str, A
     if any(isinstance(layer, nnx.Dropout) and layer.rate > 0 and not layer.deterministic for layer in layers):
         warn_of_dropout(name)
     module.eval()
-    graph, state, rest = nnx.split(module, nnx.Param, ...)
+    graph, state, rest = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
     treedef = jax.tree.structure(state)
     paths = [tuple(str(_key(part)) for part in path) for path in _paths(state)]
 
     def values(key):
-        _, state, _ = nnx.split(build(key), nnx.Param, ...)
+        _, state, _ = nnx.split(build(key), nnx.Param, ...)  # type: ignore[misc]
         return dict(zip(paths, jax.tree.leaves(state), strict=True))
 
     def run(flat, x):
@@ -148,11 +151,15 @@ def _from_nnx(make: Callable, x: Any, frozen: Frozen | None, kwargs: dict[str, A
     return _network(name, flat, values, run, frozen, x)
 
 
-def _network(name, flat, values, run, frozen, x) -> Network:
+def _network(
+    name: str, flat: dict[tuple[str, ...], Any], values: Callable, run: Callable, frozen: Frozen | None, x: Any
+) -> Network:
     """The network of flat parameters: `values(key)` gives all of them, `run(all, x)` the outputs."""
     flags = sampled(name, [_join(path) for path in flat], list(flat.values()), frozen)
     chosen = {path for path, flag in zip(flat, flags, strict=True) if flag}
-    fixed = {} if frozen is None else {k: jnp.asarray(v) for k, v in values(jax.random.key(0)).items() if k not in chosen}
+    fixed = (
+        {} if frozen is None else {k: jnp.asarray(v) for k, v in values(jax.random.key(0)).items() if k not in chosen}
+    )
 
     def init(key: jax.Array) -> Any:
         return _nested({path: jnp.asarray(leaf) for path, leaf in values(key).items() if path in chosen})
@@ -183,7 +190,9 @@ def _key(part: Any) -> Any:
 def _paths(tree: Any) -> list[Sequence[Any]]:
     """Of a state's variables; the last part, which stands for the variable's value, is left out."""
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
-    return [path[:-1] if path and str(_key(path[-1])) in ("value", "raw_value", "_raw_value") else path for path in paths]
+    return [
+        path[:-1] if path and str(_key(path[-1])) in ("value", "raw_value", "_raw_value") else path for path in paths
+    ]
 
 
 def _join(path: Sequence[str]) -> str:

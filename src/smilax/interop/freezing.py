@@ -41,8 +41,8 @@ def sampled(name: str, paths: Sequence[str], leaves: Sequence[Any], frozen: Froz
 def refuse_batch_statistics(name: str, layers: str, better: str) -> None:
     """Raises the ValueError for a module with batch normalisation."""
     raise ValueError(
-        f"{name} keeps statistics of batches ({layers}): what it says of one example depends on the others in its batch, "
-        "so that there is no likelihood of single examples, and no posterior that mini-batches estimate. Use a "
+        f"{name} keeps statistics of batches ({layers}): what it says of one example depends on the others in its "
+        "batch, so that there is no likelihood of single examples, and no posterior that mini-batches estimate. Use a "
         f"normalisation of each example by itself: {better}"
     )
 
@@ -50,8 +50,8 @@ def refuse_batch_statistics(name: str, layers: str, better: str) -> None:
 def warn_of_dropout(name: str) -> None:
     """Tells that dropout is off."""
     warnings.warn(
-        f"{name} has dropout, which is switched off: a posterior needs outputs that do not change from call to call, and "
-        "takes over what dropout was for",
+        f"{name} has dropout, which is switched off: a posterior needs outputs that do not change from call to call, "
+        "and takes over what dropout was for",
         UserWarning,
         stacklevel=4,
     )
