@@ -59,7 +59,7 @@ ORDER = """
     metrics
     diagnostics
     plots
-    report
+    reporting
     interop
     estimators
     smilax
@@ -71,7 +71,7 @@ ORDER = """
 CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
     microcanonical tuning""".split()
 MACHINERY = """samplers streams data validation progress feeds interrupts chains meshes store result recording running
-    sizing persistence loading resuming sampling ensemble predict metrics diagnostics plots report
+    sizing persistence loading resuming sampling ensemble predict metrics diagnostics plots reporting
     smilax demo cli""".split()
 # Import name -> name of the distribution that pyproject.toml lists.
 DISTRIBUTION = {"arviz_base": "arviz-base", "sklearn": "scikit-learn"}

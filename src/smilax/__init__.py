@@ -41,7 +41,9 @@ if _TYPE_CHECKING:
     from smilax.diagnostics import Diagnosis as Diagnosis
     from smilax.diagnostics import diagnose as diagnose
     from smilax.ensemble import train_ensemble as train_ensemble
+    from smilax.interop.arviz import to_arviz as to_arviz
     from smilax.interop.equinox import from_equinox as from_equinox
+    from smilax.reporting import report as report
 
 __version__ = "0.1.0"
 
@@ -54,6 +56,8 @@ _LAZY = {
     "metrics": "smilax.metrics",
     "models": "smilax.models",
     "plots": "smilax.plots",
+    "report": "smilax.reporting",
+    "to_arviz": "smilax.interop.arviz",
     "train_ensemble": "smilax.ensemble",
 }
 
@@ -88,12 +92,14 @@ __all__ = [
     "priors",
     "psmile",
     "psmile_naive",
+    "report",
     "resume",
     "sample",
     "sghmc",
     "sgld",
     "smile",
     "smile_naive",
+    "to_arviz",
     "train_ensemble",
 ]
 
