@@ -13,7 +13,7 @@ VARIABLES = {color.lower(): f"var(--series-{n})" for n, color in enumerate(COLOR
 VARIABLES |= {MUTED.lower(): "var(--muted)", INK: "currentColor"}
 # A point is 1.2 pixels at the width of a phone, so this is a readable size there too.
 FONT_SIZE, WIDTH = 10, 4.2
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {
     "axes.edgecolor": INK,
     "axes.facecolor": "none",
     "axes.grid": True,
