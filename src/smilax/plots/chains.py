@@ -83,14 +83,16 @@ def trace(result: Result, quantity: Traced = "log_density", *, points: int = 120
 
     ax = make_axes(ax, (4.5, 3.4))
     if len(parts[0][0]):
-        ax.axvspan(0, num_warmup, color=MUTED, alpha=0.25, linewidth=0)
+        ax.axvspan(0, num_warmup, color=MUTED, alpha=0.18, linewidth=0)
     for chain, line in enumerate(values):
         color = palette(ax)[chain % MOST_NAMED]
         label = f"chain {chain}" if len(values) <= MOST_NAMED else None
         ax.plot(steps, line, color=color, linewidth=1, alpha=0.85, label=label)
     target = result.config["algorithm"].get("target_eevpd")
+    aims = []
     if quantity == "energy_error" and target is not None:
         wanted = float(np.sqrt(target * result.config["num_params"]))
+        aims.append(wanted)
         ax.axhline(wanted, color=ink(), linewidth=1.5, linestyle="--", label="aimed at")
     title, label = LABELS[quantity]
     ax.set(xlabel="step", ylabel=label, title=title)
@@ -102,6 +104,9 @@ def trace(result: Result, quantity: Traced = "log_density", *, points: int = 120
         ax.ticklabel_format(axis="y", useOffset=False)
     elif np.nanmin(values) > 0:
         ax.set_yscale("log")
+        # So that a constant is a line in the middle.
+        levels = [*values[np.isfinite(values)], *aims]
+        ax.set_ylim(min(levels) / 1.5, 1.5 * max(levels))
     if ax.get_legend_handles_labels()[0]:
         below(ax, ncols=3)
     return ax

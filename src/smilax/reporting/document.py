@@ -110,7 +110,8 @@ def report(
     elif posterior is None:
         missing.append(
             "Predictions, metrics and the noise: they take the model and the data, which a run does not hold. From "
-            "Python, sx.report(path, result, posterior, data, members, test=(x, y)) has them all."
+            "Python, sx.report(path, result, posterior, data, members, test=(x, y)) has them all. Without a model R-hat "
+            "and effective draws are those of parameters; a network's need not agree for its predictions to."
         )
     elif network is None:
         missing.append("Predictions and metrics: they take the posterior of a network, from sx.bnn.")

@@ -86,7 +86,9 @@ def _bands(prediction: Prediction, x: Any, y: Any) -> Plot:
         "90 % intervals of up to 60 rows in the order of their predicted means; crosses are targets outside, of which "
         "there should be one in ten.",
         lambda: plots.intervals(prediction, y),
-        lambda ax: f"Intervals of {len(ax.lines[0].get_xdata())} rows, {len(ax.lines[2].get_xdata())} targets outside.",
+        lambda ax: (
+            f"Intervals of {len(ax.lines[0].get_xdata())} rows; targets outside: {len(ax.lines[2].get_xdata())}."
+        ),
     )
 
 

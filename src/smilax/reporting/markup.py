@@ -99,7 +99,9 @@ table{{border-collapse:collapse;width:100%;font-size:.95rem}}
 th,td{{text-align:left;vertical-align:top;padding:.35rem .5rem .35rem 0;border-bottom:1px solid var(--line)}}
 td{{font-variant-numeric:tabular-nums;overflow-wrap:anywhere}}
 thead th{{color:var(--soft);font-weight:600}}
-tbody th{{font-weight:500;width:46%}}
+tbody th{{font-weight:500;width:42%}}
+.scores td{{white-space:nowrap;overflow-wrap:normal}}
+.scores th{{overflow-wrap:anywhere}}
 .better{{color:var(--ok);font-weight:600}}.worse{{color:var(--bad);font-weight:600}}
 details{{margin-top:.75rem}}summary{{cursor:pointer}}
 pre{{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem;

@@ -92,7 +92,7 @@ def score_table(scores: list[Scored]) -> Html:
             word = compared(line.score, line.chains, line.start)
             row += (f"{line.start:.3f}", element("span", word, class_=word or "soft"))
         rows.append(row)
-    return table(head + (("warm start", "chains are") if against else ()), rows)
+    return table(head + (("warm start", "chains are") if against else ()), rows, class_="scores")
 
 
 def gain(prediction: Prediction, start: Prediction, y: Any) -> tuple[float, float]:

@@ -57,8 +57,10 @@ def _card(row: Row) -> Html:
     if row.name in QUESTIONS:
         parts.append(element("p", QUESTIONS[row.name], class_="soft"))
     parts.append(element("p", row.text + (f" (good: {row.good})" if row.good else "")))
-    if row.verdict != "ok":
+    if row.verdict in ("warning", "bad"):
         parts.append(element("p", element("b", "What to do: "), row.advice))
+    elif row.verdict == "n/a":
+        parts.append(element("p", row.advice))
     return element("article", *parts, class_=f"card check {TONES[row.verdict]}")
 
 
