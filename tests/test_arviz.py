@@ -12,6 +12,7 @@ import smilax as sx
 from smilax.diagnostics.convergence import bulk_ess, split_rhat
 
 pytest.importorskip("arviz_base")
+pytestmark = pytest.mark.once
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(60, 2)).astype(np.float32)
@@ -27,7 +28,7 @@ PLAIN = sx.Posterior(
 @pytest.fixture(scope="module")
 def plain():
     return sx.sample(
-        jax.random.key(0), sx.ismile(PLAIN), (X, Y), jnp.zeros(2), num_chains=4, num_warmup=500, num_samples=400,
+        jax.random.key(0), sx.ismile(PLAIN), (X, Y), jnp.zeros(2, jnp.float32), num_chains=4, num_warmup=500, num_samples=400,
         thinning=4, batch_size=20, progress_bar=False,
     )  # fmt: skip
 

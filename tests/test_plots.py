@@ -72,7 +72,12 @@ def run(posterior=PLAIN, algorithm=sx.psmile_naive, **settings):
     x = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
     lengths = {"num_chains": 2, "num_warmup": 20, "num_samples": 40, "thinning": 2, "batch_size": 10} | settings
     return sx.sample(
-        jax.random.key(0), algorithm(posterior, step_size=0.05), x, jnp.zeros(2), progress_bar=False, **lengths
+        jax.random.key(0),
+        algorithm(posterior, step_size=0.05),
+        x,
+        jnp.zeros(2, jnp.float32),
+        progress_bar=False,
+        **lengths,
     )
 
 

@@ -67,7 +67,7 @@ def report(
         >>> x = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
         >>> y = x[:, 0]
         >>> posterior = sx.bnn(sx.models.mlp(2, 1), sx.likelihoods.Gaussian(), sx.priors.Normal(0.0, 1.0), num_data=60)
-        >>> members = sx.train_ensemble(jax.random.key(0), posterior, (x, y), num_members=2, max_epochs=2)
+        >>> members = sx.train_ensemble(jax.random.key(0), posterior, (x, y), num_members=2, batch_size=20)
         >>> result = sx.sample(
         ...     jax.random.key(1), sx.psmile(posterior), (x, y), members, num_warmup=20, num_samples=40, batch_size=20,
         ...     progress_bar=False,
@@ -110,8 +110,8 @@ def report(
     elif posterior is None:
         missing.append(
             "Predictions, metrics and the noise: they take the model and the data, which a run does not hold. From "
-            "Python, sx.report(path, result, posterior, data, members, test=(x, y)) has them all. Without a model R-hat "
-            "and effective draws are those of parameters; a network's need not agree for its predictions to."
+            "Python, sx.report(path, result, posterior, data, members, test=(x, y)) has them all. Without a model "
+            "R-hat and effective draws are those of parameters; a network's need not agree for its predictions to."
         )
     elif network is None:
         missing.append("Predictions and metrics: they take the posterior of a network, from sx.bnn.")
