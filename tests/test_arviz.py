@@ -28,8 +28,8 @@ PLAIN = sx.Posterior(
 @pytest.fixture(scope="module")
 def plain():
     return sx.sample(
-        jax.random.key(0), sx.ismile(PLAIN), (X, Y), jnp.zeros(2, jnp.float32), num_chains=4, num_warmup=500, num_samples=400,
-        thinning=4, batch_size=20, progress_bar=False,
+        jax.random.key(0), sx.ismile(PLAIN), (X, Y), jnp.zeros(2, jnp.float32), num_chains=4, num_warmup=500,
+        num_samples=400, thinning=4, batch_size=20, progress_bar=False,
     )  # fmt: skip
 
 

@@ -194,8 +194,8 @@ def test_what_cannot_be_shown_is_named(tmp_path):
         lambda w: -0.5 * jnp.sum(w**2), lambda w, batch: -0.5 * (batch[1] - batch[0] @ w) ** 2, num_data=60
     )
     result = sx.sample(
-        jax.random.key(0), sx.sgld(plain, 1e-3), DATA, jnp.zeros(2, jnp.float32), num_chains=2, num_warmup=10, num_samples=20,
-        batch_size=20, progress_bar=False,
+        jax.random.key(0), sx.sgld(plain, 1e-3), DATA, jnp.zeros(2, jnp.float32), num_chains=2, num_warmup=10,
+        num_samples=20, batch_size=20, progress_bar=False,
     )  # fmt: skip
     page = Page(sx.report(tmp_path / "a.html", result, plain, DATA).read_text(encoding="utf-8"))
     assert "Energy error: sgld reports no finite energy_error." in page.text

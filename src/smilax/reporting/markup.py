@@ -101,7 +101,7 @@ td{{font-variant-numeric:tabular-nums;overflow-wrap:anywhere}}
 thead th{{color:var(--soft);font-weight:600}}
 tbody th{{font-weight:500;width:42%}}
 .scores td{{white-space:nowrap;overflow-wrap:normal}}
-.scores th{{overflow-wrap:anywhere}}
+.scores tbody th{{overflow-wrap:anywhere}}
 .better{{color:var(--ok);font-weight:600}}.worse{{color:var(--bad);font-weight:600}}
 details{{margin-top:.75rem}}summary{{cursor:pointer}}
 pre{{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem;
