@@ -101,6 +101,14 @@ CASES = {
     "smile": Case(sx.smile, 0.15, scheduled=False),
     "psmile": Case(sx.psmile, 0.15, scheduled=False),
     "mclmc": Case(sx.mclmc, 0.8, batch_size=None, num_samples=5_000),
+    "mile": Case(
+        lambda p, eps: sx.mclmc(p, eps, energy_variance=(1e-3, 1e-3)),
+        1e-2,
+        batch_size=None,
+        scheduled=False,
+        num_samples=5_000,
+        num_warmup=1000,
+    ),
     "ismile": Case(lambda p, eps: sx.ismile(p, initial_step_size=eps), 1e-2, scheduled=False, num_warmup=2000),
     # Batches large enough that their noise, which these two only dilute, stays within the tolerance.
     "sgld": Case(sx.sgld, 0.02, batch_size=500, num_samples=40_000),
@@ -499,6 +507,21 @@ def test_nuts_finds_masses_and_step_size():
 def test_length_of_mclmc_is_checked(length):
     with pytest.raises((TypeError, ValueError), match="length"):
         sx.mclmc(TREE_POSTERIOR, 1e-2, length=length)
+
+
+@pytest.mark.parametrize("value", [0.5, (0.5,), (0.5, 0.0), (float("nan"), 0.1), ("much", 0.1), (0.5, float("inf"))])
+def test_energy_variance_of_mclmc_is_checked(value):
+    with pytest.raises((TypeError, ValueError), match="energy_variance"):
+        sx.mclmc(TREE_POSTERIOR, 1e-2, energy_variance=value)
+    with pytest.raises(TypeError, match="not a schedule"):
+        sx.mclmc(TREE_POSTERIOR, lambda count: 1e-2, energy_variance=(0.5, 0.1))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, float("nan"), "low"])
+@pytest.mark.parametrize("make", [sx.psmile, sx.psmile_naive])
+def test_scale_floor_is_checked(make, value):
+    with pytest.raises((TypeError, ValueError), match="scale_floor"):
+        make(TREE_POSTERIOR, 1e-2, scale_floor=value)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

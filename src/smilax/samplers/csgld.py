@@ -101,9 +101,7 @@ def csgld(
             f"cycle_length={cycle_length!r}, num_cycles={num_cycles!r}, num_steps={num_steps!r}"
         )
     if cycle_length is None:
-        check_count("num_cycles", num_cycles, 1)
-        check_count("num_steps", num_steps, 1)
-        cycle_length = -(-num_steps // num_cycles)
+        cycle_length = -(-check_count("num_steps", num_steps, 1) // check_count("num_cycles", num_cycles, 1))
     length = check_count("cycle_length", cycle_length, 1)
 
     def init(key, params):

@@ -102,9 +102,9 @@ def nuts(
 ) -> SamplingAlgorithm:
     """NUTS (Hoffman and Gelman 2014; multinomial, Betancourt 2017), BlackJAX's kernel, with Stan's warm-up.
 
-    Each step is a whole trajectory, of up to 2^`max_doublings` gradients of all rows, and chains that are vectorised wait
-    for the longest: in `sample` use `chain_method="sequential"` where lengths differ. The batch must be the whole data
-    set, and a smaller one is refused.
+    Each step is a whole trajectory, of up to 2^`max_doublings` gradients of all rows, and chains that are vectorised
+    wait for the longest: in `sample` use `chain_method="sequential"` where lengths differ. The batch must be the whole
+    data set, and a smaller one is refused.
 
     Warm-up finds the step size by dual averaging to an acceptance rate, and one mass per parameter from the draws of
     windows of doubling length, at the fractions of warm-up that Stan has for 1,000 steps; both are then frozen. This
@@ -155,8 +155,8 @@ def nuts(
 
         if rows(batch) != posterior.num_data:
             raise ValueError(
-                f"nuts needs all {posterior.num_data} rows at each step, got a batch of {rows(batch)}: an accept-reject "
-                "rule on part of the data has another stationary law"
+                f"nuts needs all {posterior.num_data} rows at each step, got a batch of {rows(batch)}: an accept-reject"
+                " rule on part of the data has another stationary law"
             )
         dtype = eps.dtype
 

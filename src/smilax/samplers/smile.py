@@ -40,6 +40,7 @@ from smilax.tuning import QuantileRule, QuantileState, quantile_init, quantile_u
 
 MOVING_WEIGHT = 0.01
 SCALE_RANGE = (1e-2, 1e4)
+SCALE_FLOOR = 0.1
 
 
 class NoiseScale(NamedTuple):
@@ -78,9 +79,13 @@ def _update_moments(moments: NoiseScale, gradient: Any) -> NoiseScale:
     return NoiseScale(mean, variance)
 
 
-def _scale(moments: NoiseScale) -> Any:
+def _scale(moments: NoiseScale, floor: float) -> Any:
     clipped = jax.tree.map(lambda s: jnp.clip(jnp.sqrt(s), *SCALE_RANGE), moments.variance)
-    return trees.scale(jax.lax.rsqrt(trees.dot(clipped, clipped) / trees.size(clipped)), clipped)
+    scaled = trees.scale(jax.lax.rsqrt(trees.dot(clipped, clipped) / trees.size(clipped)), clipped)
+    if not floor:
+        return scaled
+    raised = jax.tree.map(lambda s: jnp.maximum(s, floor), scaled)
+    return trees.scale(jax.lax.rsqrt(trees.dot(raised, raised) / trees.size(raised)), raised)
 
 
 def _smile(
@@ -90,6 +95,7 @@ def _smile(
     preconditioned: bool,
     rule: QuantileRule | None,
     adapt_after_warmup: bool,
+    scale_floor: float = 0.0,
 ) -> SamplingAlgorithm:
     step_size_at: Callable[[jax.Array], jax.Array] = schedule(step_size)
 
@@ -128,7 +134,7 @@ def _smile(
         scale, moments = state.scale, state.moments
         if preconditioned:
             moments = trees.where(moved.valid, _update_moments(state.moments, moved.gradient), state.moments)
-            scale = _scale(moments)
+            scale = _scale(moments, scale_floor)
             velocity = jax.tree.map(lambda v, old, new: v * (old / new), velocity, state.scale, scale)
             # The dynamics hold vᵀMv at one as long as there is noise; with all data in the batch rounding would win.
             velocity = normalize(velocity, Diagonal(scale))
@@ -144,6 +150,8 @@ def _smile(
         return state, Info(moved.second.total, moved.energy_error, eps, accepted.astype(dtype))
 
     config = {"name": name, "step_size": describe(step_size)}
+    if preconditioned:
+        config |= {"scale_floor": float(scale_floor)}
     if rule:
         config |= {"adapt_after_warmup": adapt_after_warmup} | rule._asdict()
     return SamplingAlgorithm(
@@ -176,7 +184,7 @@ def smile_naive(posterior: Posterior, step_size: StepSize) -> SamplingAlgorithm:
     return _smile("smile_naive", posterior, step_size, False, None, False)
 
 
-def psmile_naive(posterior: Posterior, step_size: StepSize) -> SamplingAlgorithm:
+def psmile_naive(posterior: Posterior, step_size: StepSize, *, scale_floor: float = SCALE_FLOOR) -> SamplingAlgorithm:
     """pSMILE-naive: preconditioned by the gradient noise's standard deviation, fixed step size (arXiv 2602.06500).
 
     Memory: six parameter-sized arrays.
@@ -195,10 +203,19 @@ def psmile_naive(posterior: Posterior, step_size: StepSize) -> SamplingAlgorithm
         'psmile_naive'
     """
     check_step_size(step_size)
-    return _smile("psmile_naive", posterior, step_size, True, None, False)
+    check_scale_floor(scale_floor)
+    return _smile("psmile_naive", posterior, step_size, True, None, False, scale_floor)
 
 
-def _tuned(name, posterior, step_size, preconditioned, reset, adapt, rate, weight, adapt_after_warmup):
+def check_scale_floor(value: float) -> None:
+    """Raises unless `value` is a number in [0, 1)."""
+    check_number("scale_floor", value)
+    if not 0 <= value < 1:
+        raise ValueError(f"scale_floor must be in [0, 1), got {value!r}")
+
+
+def _tuned(name, posterior, step_size, preconditioned, reset, adapt, rate, weight, adapt_after_warmup, scale_floor=0.0):
+    check_scale_floor(scale_floor)
     check_step_size(step_size)
     if callable(step_size):
         raise TypeError(f"{name} tunes its step size from a starting value: step_size must be a number, not a schedule")
@@ -211,7 +228,7 @@ def _tuned(name, posterior, step_size, preconditioned, reset, adapt, rate, weigh
     if not 0 < rate < 1:
         raise ValueError(f"rate must be in (0, 1), got {rate!r}")
     rule = QuantileRule(float(reset), float(adapt), float(rate), float(weight))
-    return _smile(name, posterior, step_size, preconditioned, rule, adapt_after_warmup)
+    return _smile(name, posterior, step_size, preconditioned, rule, adapt_after_warmup, scale_floor)
 
 
 def smile(
@@ -257,6 +274,7 @@ def psmile(
     rate: float = 0.02,
     weight: float = 0.01,
     adapt_after_warmup: bool = False,
+    scale_floor: float = SCALE_FLOOR,
 ) -> SamplingAlgorithm:
     """pSMILE with the published energy-quantile tuner (arXiv 2602.06500; see `smilax.tuning.QuantileRule`).
 
@@ -281,4 +299,4 @@ def psmile(
         >>> sx.psmile(posterior, step_size=1e-2).config["name"]
         'psmile'
     """
-    return _tuned("psmile", posterior, step_size, True, reset, adapt, rate, weight, adapt_after_warmup)
+    return _tuned("psmile", posterior, step_size, True, reset, adapt, rate, weight, adapt_after_warmup, scale_floor)
