@@ -155,15 +155,15 @@ def mile_update(
         length = jnp.where(jnp.isfinite(length) & (length > 0), length, state.length)
         return state._replace(length=length), thinning
 
-    last = (state.num_steps.astype(dtype) >= steps) & ~moving & (state.snapshots >= LEAST_SNAPSHOTS)
-    return when(last, finished, (state, thinning))[0]
+    over = (state.num_steps.astype(dtype) >= steps) & ~moving & (state.snapshots >= LEAST_SNAPSHOTS)
+    return when(over, finished, (state, thinning))[0]
 
 
 def autocorrelation_time(trail: jax.Array, count: jax.Array) -> jax.Array:
     """The mean integrated autocorrelation time of the columns, in rows; shape `()`.
 
-    1 + 2 Σ ρ_k, cut off where the sum of two neighbours is negative (Geyer 1992). Columns that stand still are left out;
-    NaN if all do.
+    1 + 2 Σ ρ_k, cut off where the sum of two neighbours is negative (Geyer 1992). Columns that stand still are
+    left out; NaN if all do.
 
     Args:
         trail: one chain's positions, shape `(n, k)`.

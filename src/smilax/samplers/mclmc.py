@@ -43,16 +43,16 @@ def mclmc(
 
     Unadjusted: the bias vanishes with the step size as its square. `sample` gives it the whole data set at each step.
 
-    With `energy_variance=(0.5, 0.1)` and the members of a deep ensemble as starts this is MILE (Sommer, Robnik, Nozadze,
-    Seljak and Rügamer 2025), whose tuner finds step size and length in warm-up (`smilax.mile`): for the first 0.9 of it
-    the step size follows a variance of the whole step's energy error that falls linearly from the first value to the
-    second; from 0.8 on the posterior's width is measured, and in the last tenth the autocorrelation, which set L.
-    Both are then frozen. A warm-up step takes two more evaluations of the density.
+    With `energy_variance=(0.5, 0.1)` and the members of a deep ensemble as starts this is MILE (Sommer, Robnik,
+    Nozadze, Seljak and Rügamer 2025), whose tuner finds step size and length in warm-up (`smilax.mile`): for the first
+    0.9 of it the step size follows a variance of the whole step's energy error that falls linearly from the first value
+    to the second; from 0.8 on the posterior's width is measured, and in the last tenth the autocorrelation, which set
+    L. Both are then frozen. A warm-up step takes two more evaluations of the density.
 
     Such variances are wide, and the posterior is biased by them: they are chosen for the predictions of networks. For
-    moments take (5e-4, 5e-4). Departures from the published tuner: the integrator is drift-first; the autocorrelation is
-    that of 400 positions and 256 parameters; a step that is not finite keeps later ones a fifth shorter; L starts at √d,
-    without the minimum of 15.
+    moments take (5e-4, 5e-4). Departures from the published tuner: the integrator is drift-first; the autocorrelation
+    is that of 400 positions and 256 parameters; a step that is not finite keeps later ones a fifth shorter; L starts
+    at √d, without the minimum of 15.
 
     Args:
         posterior: the target.
@@ -87,7 +87,7 @@ def mclmc(
 
     def init(key, params):
         check_params(params)
-        tuner = mile_init(params, step_size, start_length(params)) if targets else None
+        tuner = mile_init(params, describe(step_size), start_length(params)) if targets else None
         return MclmcState(params, draw_velocity(key, params, Identity()), jnp.zeros((), jnp.int32), tuner)
 
     def advance(key, state, batch):
@@ -111,6 +111,8 @@ def mclmc(
         return state, info
 
     def warmup(key, state, batch, fraction):
+        if targets is None:
+            return step(key, state, batch)
         before = posterior.evaluate(state.params, batch)
         state, info, moved = advance(key, state, batch)
         # Of the whole step, as the published targets are meant; `moved.energy_error` is of a single leapfrog.
@@ -121,7 +123,7 @@ def mclmc(
 
     return SamplingAlgorithm(
         init=init,
-        warmup=warmup if targets else lambda key, state, batch, fraction: step(key, state, batch),
+        warmup=warmup,
         step=step,
         config={
             "name": "mclmc",

@@ -13,6 +13,12 @@ uniform on the sphere and not at zero; m is carried over, so that s is a standar
 undone (with the velocity reversed) and never enter an average; an undone step leaves no gradient behind; nothing is
 wiped after warm-up; the energy error is taken on one batch. The step size adapts in warm-up only, unless
 `adapt_after_warmup` says otherwise.
+
+One more departure, from the paper itself: s has a floor relative to its root mean square (`scale_floor`, 0.1; 0 is the
+published rule). A parameter that the data have no say in, such as those of a dead ReLU unit, has no gradient noise: its
+s falls to the clip, 1e-2, where the root mean square may be 100, and a step moves it 10⁴ times as far as the others. By
+the published rule three chains of ten were lost so on the energy data at ε = 10⁻³ (RMSE 4 to 7, against 0.04 of the
+others); with the floor, which caps that factor at about 10, none.
 """
 
 from collections.abc import Callable
@@ -192,6 +198,7 @@ def psmile_naive(posterior: Posterior, step_size: StepSize, *, scale_floor: floa
     Args:
         posterior: the target.
         step_size: ε, in units of the parameters; a positive number or a schedule `step_size(count)`.
+        scale_floor: least s against its root mean square, in [0, 1); 0 is the published rule.
 
     Raises:
         ValueError: if `step_size` is not positive and finite.
@@ -288,6 +295,7 @@ def psmile(
         rate: relative change of the step size.
         weight: weight of the newest step in the energy's moments.
         adapt_after_warmup: keep moving the step size while sampling; then the chain has no stationary law.
+        scale_floor: least s against its root mean square, in [0, 1); 0 is the published rule.
 
     Raises:
         ValueError: if an argument is outside its range.
