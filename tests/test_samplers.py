@@ -126,7 +126,7 @@ CASES = {
         num_warmup=0,
     ),
     "nuts": Case(
-        lambda p, eps: sx.nuts(p, initial_step_size=eps), 1e-2, batch_size=None, scheduled=False, num_samples=2_000
+        lambda p, eps: sx.nuts(p, initial_step_size=eps), 1e-2, batch_size=None, scheduled=False, num_samples=1_000
     ),
 }
 TUNED = {"smile": sx.smile, "psmile": sx.psmile}

@@ -170,7 +170,7 @@ def autocorrelation_time(trail: jax.Array, count: jax.Array) -> jax.Array:
         count: how many of the rows, from the first, are filled; shape `()`.
     """
     rows = trail.shape[0]
-    filled = (jnp.arange(rows) < count)[:, None]
+    filled = (jnp.arange(rows, dtype=jnp.int32) < count)[:, None]
     size = jnp.maximum(count, 1).astype(trail.dtype)
     mean = jnp.sum(jnp.where(filled, trail, 0), axis=0, keepdims=True) / size
     centred = jnp.where(filled, trail - mean, 0)

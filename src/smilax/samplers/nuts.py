@@ -108,8 +108,10 @@ def nuts(
 
     Warm-up finds the step size by dual averaging to an acceptance rate, and one mass per parameter from the draws of
     windows of doubling length, at the fractions of warm-up that Stan has for 1,000 steps; both are then frozen. This
-    part is ours: BlackJAX's needs to know the number of steps before it starts, and makes float64 arrays of float32
-    parameters. The gradient at the start of a trajectory is taken anew, one more than the kernel alone would need.
+    part is ours: BlackJAX's needs to know the number of steps before it starts. The kernel (1.7.1) makes float64 arrays
+    where JAX's default is that, whatever the parameters are: trajectories are then of float64 numbers, and the density
+    is evaluated at, and the draws are, numbers of the parameters' own type. The gradient at the start of a trajectory
+    is taken anew, one more than the kernel alone would need.
 
     Energies are differences of sums over all rows: in float32 and with very many rows (10⁶) their rounding reaches the
     acceptance rate; use float64 there.
@@ -159,28 +161,36 @@ def nuts(
                 " rule on part of the data has another stationary law"
             )
         dtype = eps.dtype
+        # The kernel's arrays are of JAX's default type, so its trajectory has to be; the model sees its own.
+        wide = jnp.zeros(()).dtype
+
+        def cast(tree, to):
+            return jax.tree.map(lambda x: x.astype(to), tree)
 
         def log_density(params):
-            return posterior.log_density(params, batch).astype(dtype)
+            return posterior.log_density(cast(params, dtype), batch).astype(wide)
 
-        start = kernel.init(state.params, log_density)
+        start = kernel.init(cast(state.params, wide), log_density)
         finite = jnp.isfinite(start.logdensity) & jnp.isfinite(trees.dot(start.logdensity_grad, start.logdensity_grad))
         # Where the density is not finite, no trajectory: its energies would be compared with NaN 2^10 times.
-        length = jnp.where(finite, eps, jnp.nan)
-        end, found = kernel.build_kernel()(key, start, log_density, length, state.variance, max_doublings)
+        length = jnp.where(finite, eps.astype(wide), jnp.nan)
+        variance = state.variance.astype(wide)
+        end, found = kernel.build_kernel()(key, start, log_density, length, variance, max_doublings)
         momentum = flatten(found.momentum)
-        kinetic = 0.5 * jnp.sum(state.variance * momentum * momentum)
-        valid = finite & jnp.isfinite(end.logdensity) & jnp.isfinite(trees.dot(end.position, end.position))
+        kinetic = 0.5 * jnp.sum(variance * momentum * momentum)
+        params = cast(end.position, dtype)
+        valid = finite & jnp.isfinite(end.logdensity) & jnp.isfinite(trees.dot(params, params))
+        rate = jnp.where(valid & jnp.isfinite(found.acceptance_rate), found.acceptance_rate, 0)
         info = NutsInfo(
-            jnp.where(valid, end.logdensity, start.logdensity),
-            found.energy - (kinetic - start.logdensity),
+            jnp.where(valid, end.logdensity, start.logdensity).astype(dtype),
+            (found.energy - (kinetic - start.logdensity)).astype(dtype),
             eps,
             valid.astype(dtype),
-            jnp.where(valid & jnp.isfinite(found.acceptance_rate), found.acceptance_rate, 0).astype(dtype),
+            rate.astype(dtype),
             jnp.asarray(found.num_integration_steps, jnp.int32),
             jnp.asarray(found.is_divergent, bool),
         )
-        return state._replace(params=trees.where(valid, end.position, state.params)), info
+        return state._replace(params=trees.where(valid, params, state.params)), info
 
     def closed(state):
         """The state after the end of a window: new masses, and the search for the step size begins anew."""
