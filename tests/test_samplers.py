@@ -475,6 +475,48 @@ def test_cycles_follow_the_cosine_and_explore_without_noise(key):
     assert not same[4:].any()
 
 
+def test_draws_are_selected_alike_in_all_chains():
+    result = sx.sample(
+        jax.random.key(0), tree_csgld(exploration=0.5), TREE_ROWS, tree_params(), num_chains=2, num_warmup=0,
+        num_samples=20, batch_size=8, progress_bar=False,
+    )  # fmt: skip
+    exploring = np.asarray(result.info.exploring)
+    kept = result.select(~exploring)
+    np.testing.assert_array_equal(kept.draws["b"], np.asarray(result.draws["b"])[:, ~exploring[0]])
+    assert kept.num_draws == 10
+    assert not kept.info.exploring.any()
+    np.testing.assert_array_equal(result.select(~exploring[0]).draws["b"], kept.draws["b"])
+    for keep, text in (
+        (np.zeros(20, bool), "no draw"),
+        (np.ones(19, bool), "of shape"),
+        (np.ones(20), "boolean"),
+        (np.eye(2, 20, dtype=bool), "same for all chains"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            result.select(keep)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.1])
+def test_noise_scale_has_its_floor(key, floor):
+    # The first leaf is all but unknown to the data: by the published rule its scale is far below the others'.
+    posterior = sx.Posterior(
+        lambda p: -0.5 * jnp.sum(p["dead"] ** 2),
+        lambda p, rows: -0.5 * jnp.sum((rows - p["alive"][None]) ** 2, axis=-1),
+        NUM_DATA,
+    )
+    params = {"dead": jnp.zeros(2, jnp.float32), "alive": jnp.zeros(DIM, jnp.float32)}
+    algorithm = sx.psmile_naive(posterior, 1e-4, scale_floor=floor)
+    rows = jnp.asarray(ROWS, jnp.float32).reshape(-1, BATCH_SIZE, DIM)
+
+    state = algorithm.init(key, params)
+    state, _ = jax.lax.scan(lambda s, batch: algorithm.step(key, s, batch), state, jnp.tile(rows, (40, 1, 1)))
+    square = [np.asarray(x, np.float64) ** 2 for x in (state.scale["dead"], state.scale["alive"])]
+    np.testing.assert_allclose(np.concatenate(square).mean(), 1, rtol=1e-4)
+    quiet = np.asarray(state.scale["dead"])
+    assert (quiet < 1e-3).all() if floor == 0 else np.allclose(quiet, floor, rtol=0.02)
+    assert algorithm.config["scale_floor"] == floor
+
+
 def test_a_batch_that_is_not_all_of_the_data_is_refused(key):
     algorithm = sx.nuts(TREE_POSTERIOR)
     with pytest.raises(ValueError, match="all 40 rows"):
