@@ -35,6 +35,7 @@ ORDER = """
     geometry
     microcanonical
     tuning
+    mile
     samplers
     streams
     data
@@ -69,7 +70,7 @@ ORDER = """
 """.split()
 # The core may be used, and read, without the machinery that runs it.
 CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
-    microcanonical tuning""".split()
+    microcanonical tuning mile""".split()
 MACHINERY = """samplers streams data validation progress feeds interrupts chains meshes store result recording running
     sizing persistence loading resuming sampling ensemble predict metrics diagnostics plots reporting
     smilax demo cli""".split()

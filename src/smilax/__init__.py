@@ -20,12 +20,17 @@ from smilax.result import Result as Result
 from smilax.resuming import resume as resume
 from smilax.samplers import Info as Info
 from smilax.samplers import SamplingAlgorithm as SamplingAlgorithm
+from smilax.samplers import adaptive_sghmc as adaptive_sghmc
+from smilax.samplers import csgld as csgld
 from smilax.samplers import ismile as ismile
 from smilax.samplers import mclmc as mclmc
+from smilax.samplers import nuts as nuts
+from smilax.samplers import psgld as psgld
 from smilax.samplers import psmile as psmile
 from smilax.samplers import psmile_naive as psmile_naive
 from smilax.samplers import sghmc as sghmc
 from smilax.samplers import sgld as sgld
+from smilax.samplers import sgnht as sgnht
 from smilax.samplers import smile as smile
 from smilax.samplers import smile_naive as smile_naive
 from smilax.sampling import sample as sample
@@ -74,7 +79,9 @@ __all__ = [
     "SamplingAlgorithm",
     "Store",
     "Stream",
+    "adaptive_sghmc",
     "bnn",
+    "csgld",
     "datasets",
     "diagnose",
     "distributed",
@@ -87,9 +94,11 @@ __all__ = [
     "mclmc",
     "metrics",
     "models",
+    "nuts",
     "plots",
     "predict",
     "priors",
+    "psgld",
     "psmile",
     "psmile_naive",
     "report",
@@ -97,6 +106,7 @@ __all__ = [
     "sample",
     "sghmc",
     "sgld",
+    "sgnht",
     "smile",
     "smile_naive",
     "to_arviz",
