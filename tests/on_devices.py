@@ -5,7 +5,7 @@ import re
 import sys
 
 if __name__ == "__main__" and sys.argv[1] != "process":
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 " + os.environ.get("EXTRA", "")
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 jax.config.update("jax_enable_x64", True)
 
 import smilax as sx  # noqa: E402
-from smilax import chains  # noqa: E402
+from smilax import chains, feeds  # noqa: E402
 from smilax.geometry.choice import NAMES  # noqa: E402
 
 N, B = 400, 40
@@ -41,11 +41,11 @@ ALGORITHMS = {
 
 def run(name, num_chains=3, start=START, **changes):
     # The first geometry is made after twenty steps.
-    settings = {"num_warmup": 24, "num_samples": 4, "batch_size": B, "progress_bar": False} | changes
+    settings = {"data": (X, Y), "num_warmup": 24, "num_samples": 4, "batch_size": B, "progress_bar": False} | changes
     if name == "mclmc":
         settings["batch_size"] = None
     algorithm = ALGORITHMS[name]()
-    return sx.sample(jax.random.key(3), algorithm, (X, Y), start, num_chains=num_chains, **settings)
+    return sx.sample(jax.random.key(3), algorithm, params=start, num_chains=num_chains, **settings)
 
 
 def mesh(*shape, names=("chain", "data")):
@@ -137,6 +137,49 @@ def sharded():
         4,
         3,
     )
+
+
+def epochs(number):
+    """A stream's batches, in pieces that are cut anew."""
+    for rows in np.array_split(np.random.default_rng(number).permutation(N), 7):
+        yield X[rows], Y[rows]
+
+
+def noisy(key, batch):
+    return batch[0] + 0.1 * jax.random.normal(key, batch[0].shape), batch[1]
+
+
+def from_host():
+    """Batches from the host on meshes are those without, be it rows that stay there or a stream."""
+    feeds.MOST_STEPS = 5
+    shapes, texts = [], []
+    original = chains.Phase.run
+
+    def spied(self, pool, states, data, bounds):
+        (x, _), _ = data[0]
+        shapes.append((x.shape, x.addressable_shards[0].data.shape))
+        new = original(self, pool, states, data, bounds)
+        texts.append(self._compiled.as_text())
+        return new
+
+    def compare(name, source, reference, shape, whole, part):
+        reference = run(name, data=reference)
+        shapes.clear()
+        texts.clear()
+        chains.Phase.run = spied
+        spread = run(name, data=source, chain_method="parallel", mesh=mesh(*shape))
+        chains.Phase.run = original
+        assert distance(reference, spread) < 1e-9, (name, shape, distance(reference, spread))
+        # Devices hold their part of a block, and tell one another nothing of it.
+        assert set(shapes) == {(whole, part)}, shapes
+        said = [shape for text in texts for shape, kind, _ in collectives(text) if kind != "all-reduce"]
+        assert not any("f64" in shape for shape in said), said
+
+    rows = {"data": (X, Y), "order": "epochs", "transform": noisy}
+    host, device = (sx.Batches(**rows, on_host=on_host) for on_host in (True, False))
+    compare("sgld", host, device, (4, 2), (4, 5, B, 3), (1, 5, B // 2, 3))
+    stream = sx.Stream(epochs, N, transform=noisy)
+    compare("psmile", stream, stream, (2, 4), (5, B, 3), (5, B // 4, 3))
 
 
 def process(number, address, folder):

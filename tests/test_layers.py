@@ -36,6 +36,7 @@ ORDER = """
     microcanonical
     tuning
     samplers
+    places
     streams
     data
     datasets
@@ -70,7 +71,7 @@ ORDER = """
 # The core may be used, and read, without the machinery that runs it.
 CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
     microcanonical tuning""".split()
-MACHINERY = """samplers streams data validation progress feeds interrupts chains meshes store result recording running
+MACHINERY = """samplers places streams data validation progress feeds interrupts chains meshes store result recording running
     sizing persistence loading resuming sampling ensemble predict metrics diagnostics plots report
     smilax demo cli""".split()
 # Import name -> name of the distribution that pyproject.toml lists.
