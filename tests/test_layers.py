@@ -71,8 +71,8 @@ ORDER = """
 # The core may be used, and read, without the machinery that runs it.
 CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
     microcanonical tuning""".split()
-MACHINERY = """samplers places streams data validation progress feeds interrupts chains meshes store result recording running
-    sizing persistence loading resuming sampling ensemble predict metrics diagnostics plots report
+MACHINERY = """samplers places streams data validation progress feeds interrupts chains meshes store result recording
+    running sizing persistence loading resuming sampling ensemble predict metrics diagnostics plots report
     smilax demo cli""".split()
 # Import name -> name of the distribution that pyproject.toml lists.
 DISTRIBUTION = {"arviz_base": "arviz-base", "sklearn": "scikit-learn"}

@@ -12,7 +12,11 @@ import pytest
 import smilax as sx
 from smilax import feeds, places
 
-pytestmark = [pytest.mark.once, pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")]
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.usefixtures("cache"),
+    pytest.mark.filterwarnings("ignore:'set_vital' is deprecated"),
+]
 
 RNG = np.random.default_rng(0)
 N, D, B = 50, 3, 16

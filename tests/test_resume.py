@@ -5,6 +5,8 @@ import functools
 import gc
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import smilax as sx
 from smilax import recording, running
@@ -28,7 +29,7 @@ from smilax import store as stores
 from smilax.store import files
 
 # Programs are compiled for every case; precision has a case of its own.
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("cache")]
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(64, 3)).astype(np.float32)
@@ -125,32 +126,8 @@ def child(sampler, path, chunk_seconds):
     print("draws", result.num_draws, result.interrupted)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """A persistent compilation cache: the same few programs are compiled in every test, and in every child."""
-    directory = str(tmp_path_factory.mktemp("cache"))
-    names = {
-        "jax_compilation_cache_dir": directory,
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in names.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield directory
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
 def start(cache, *args, **environment):
-    environment = os.environ | environment | {
-        "PYTHONPATH": str(Path(sx.__file__).parent.parent),
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }  # fmt: skip
+    environment = os.environ | environment | cache | {"PYTHONPATH": str(Path(sx.__file__).parent.parent)}
     command = [sys.executable, __file__, *map(str, args)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -762,6 +739,18 @@ def test_diagnosis_of_some_leaves(tmp_path):
         diagnosis = sx.diagnose(each, algorithm, data)
         assert "parameters" in diagnosis["split R-hat"].text
         assert diagnosis["noise isotropy"].verdict == "n/a" or each is result
+
+
+# Documentation.
+
+
+def test_the_example_of_the_documentation_runs():
+    page = (Path(__file__).resolve().parent.parent / "docs" / "storage.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    scope = {"__name__": "storage"}
+    exec(block, scope)
+    assert scope["prediction"].mean.shape[0] == 5
+    shutil.rmtree(scope["folder"])
 
 
 # Precision.

@@ -31,8 +31,9 @@ class Stream:
 
     A run can be resumed to the same draws if `source` is a function of the epoch's number whose batches depend on
     nothing else, or has `state_dict()` and `load_state_dict(state)`, taken from the iterator where that has them
-    (torchdata's StatefulDataLoader); of plain containers, numbers, bytes, arrays and tensors. Any other source begins anew when a run is resumed, which is
-    said in a warning: the draws are valid then, but not those of an unbroken run.
+    (torchdata's StatefulDataLoader); a state may hold plain containers, numbers, bytes, arrays and tensors. Any other
+    source begins anew when a run is resumed, which is said in a warning: the draws are valid then, but not those of an
+    unbroken run.
 
     Raises:
         TypeError, ValueError: if an argument is not of its kind.
