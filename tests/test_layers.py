@@ -53,6 +53,7 @@ ORDER = """
     sizing
     persistence
     loading
+    exporting
     distributed resuming
     sampling
     ensemble
@@ -72,7 +73,7 @@ ORDER = """
 CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
     microcanonical tuning""".split()
 MACHINERY = """samplers places streams data validation progress feeds interrupts chains meshes store result recording
-    running sizing persistence loading resuming sampling ensemble predict metrics diagnostics plots report
+    running sizing persistence loading exporting resuming sampling ensemble predict metrics diagnostics plots report
     smilax demo cli""".split()
 # Import name -> name of the distribution that pyproject.toml lists.
 DISTRIBUTION = {"arviz_base": "arviz-base", "sklearn": "scikit-learn"}

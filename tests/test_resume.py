@@ -1,6 +1,7 @@
 """Runs with a store: killed, interrupted, extended, refused, and read; in the end the draws of an unbroken run."""
 
 import errno
+import faulthandler
 import functools
 import gc
 import json
@@ -22,9 +23,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import smilax as sx
-from smilax import recording, running
+from smilax import exporting, recording, running
 from smilax import store as stores
 from smilax.store import files
 
@@ -129,10 +131,27 @@ def child(sampler, path, chunk_seconds):
     print("draws", result.num_draws, result.interrupted)
 
 
+CHILDREN = []
+
+
+@pytest.fixture(autouse=True)
+def no_orphans():
+    """A test that fails leaves no child behind."""
+    yield
+    while CHILDREN:
+        child = CHILDREN.pop()
+        child.kill()
+        child.communicate()
+
+
 def start(cache, *args, **environment):
     environment = os.environ | environment | cache | {"PYTHONPATH": str(Path(sx.__file__).parent.parent)}
-    command = [sys.executable, __file__, *map(str, args)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A child that hangs says where, and ends.
+    command = [sys.executable, "-X", "faulthandler", __file__, *map(str, args)]
+    CHILDREN.append(
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    )
+    return CHILDREN[-1]
 
 
 def wait_until(condition, process, seconds=120.0):
@@ -203,7 +222,7 @@ def test_a_signal_ends_a_run_that_can_be_taken_up(signum, tmp_path, cache):
     process = start(cache, "psmile", path, 0.0)
     wait_until(lambda: marker(path) is not None and sx.store.read(path).num_draws() > 0, process)
     process.send_signal(signum)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     if signum == signal.SIGINT:
         assert process.returncode == 0 and "True" in out, err
         assert "UserWarning: interrupted" in err
@@ -580,6 +599,25 @@ def test_names_that_cannot_be(params, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+# One file.
+
+
+def test_draws_in_one_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "PIECE_BYTES", 100)
+    run(sx.Store(tmp_path / "run", dtype="bfloat16"))
+    for name, result in (("memory", unbroken()), ("store", sx.load(tmp_path / "run"))):
+        file = tmp_path / f"{name}.safetensors"
+        sx.save_draws(file, result)
+        found = safetensors.numpy.load_file(file)
+        assert list(found) == list(result.draws)
+        for leaf, wanted in result.draws.items():
+            np.testing.assert_array_equal(found[leaf], np.asarray(wanted), strict=True)
+    with pytest.raises(TypeError, match="result must be what sample, resume or load returned, got dict"):
+        sx.save_draws(tmp_path / "other", {})
+    with pytest.raises(FileNotFoundError):
+        sx.save_draws(tmp_path / "none" / "file", result)
+
+
 # Reading while it is written, and memory.
 
 
@@ -795,4 +833,5 @@ def test_float64_in_a_context(tmp_path):
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(100, exit=True)
     double(sys.argv[2]) if sys.argv[1] == "float64" else child(*sys.argv[1:])
