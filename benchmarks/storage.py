@@ -27,7 +27,7 @@ import numpy as np
 
 SHAPES = {"a": (784, 1000), "b": (1000,), "c": (1000, 200), "d": (200,), "e": (200, 70), "f": (70,)}
 CHAINS, PER_SHARD = 8, 2
-MEMORY_DRAWS = (50, 200, 400)
+MEMORY_DRAWS = (100, 200, 400, 800)
 FAILURES = []
 
 
@@ -114,20 +114,30 @@ def make_problem(rows):
 
 
 def peak_of_run(folder, draws):
-    """In a child: a run of a million parameters with a store, then predictions from it; peaks in MB."""
+    """In a child: a run of a million parameters with a store; its peak in MB."""
     import jax
 
     import smilax as sx
 
-    posterior, (x, y), start = make_problem(64)
+    posterior, data, start = make_problem(64)
     sx.sample(
-        jax.random.key(0), sx.sgld(posterior, 1e-7), (x, y), start, num_chains=2, num_warmup=1, num_samples=draws,
+        jax.random.key(0), sx.sgld(posterior, 1e-7), data, start, num_chains=2, num_warmup=1, num_samples=draws,
         batch_size=8, store=folder, progress_bar=False,
     )  # fmt: skip
-    run = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    prediction = sx.predict(posterior, sx.load(folder), x)
-    assert np.isfinite(prediction.probs).all()
-    print(f"{run:.0f} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f}")
+    print(peak())
+
+
+def peak_of_predict(folder):
+    """In a child: predictions from the store; its peak in MB."""
+    import smilax as sx
+
+    posterior, (x, _), _ = make_problem(64)
+    assert np.isfinite(sx.predict(posterior, sx.load(folder), x).probs).all()
+    print(peak())
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def memory(where):
@@ -135,12 +145,13 @@ def memory(where):
     found = {}
     for draws in MEMORY_DRAWS:
         folder = Path(where) / f"run-{draws}"
-        command = [sys.executable, __file__, "--peak", str(folder), str(draws)]
-        peaks = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
-        found[draws] = [float(peak) for peak in peaks]
+        found[draws] = []
+        for arguments in (["--peak", str(folder), str(draws)], ["--peak", str(folder)]):
+            command = [sys.executable, __file__, *arguments]
+            found[draws].append(float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+        run, predict = found[draws]
         print(
-            f"{draws} draws, {draws * size:.0f} MB on disk: peak of the run {peaks[0]} MB, with predict {peaks[1]} MB",
-            flush=True,
+            f"{draws} draws, {draws * size:.0f} MB on disk: peak of the run {run:.0f} MB, of predict {predict:.0f} MB"
         )
         shutil.rmtree(folder)
     few, many = min(MEMORY_DRAWS), max(MEMORY_DRAWS)
@@ -182,19 +193,24 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", choices=["speed", "memory", "cost"], help="one part only")
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--peak", nargs=2, metavar=("FOLDER", "DRAWS"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak", nargs="+", metavar="WHAT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
-        peak_of_run(arguments.peak[0], int(arguments.peak[1]))
+        folder, *draws = arguments.peak
+        peak_of_run(folder, int(draws[0])) if draws else peak_of_predict(folder)
         return 0
     print(f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    with tempfile.TemporaryDirectory(dir=".") as where:
-        speeds(arguments.draws, arguments.repeats, where)
-        shutil.rmtree(Path(where) / "store")
-        shutil.rmtree(Path(where) / "plain")
-        memory(where)
-        overhead(arguments.steps, arguments.repeats, where)
+    with tempfile.TemporaryDirectory(dir=".", prefix=".bench-") as where:
+        if arguments.only in (None, "speed"):
+            speeds(arguments.draws, arguments.repeats, where)
+            for name in ("store", "plain"):
+                shutil.rmtree(Path(where) / name)
+        if arguments.only in (None, "memory"):
+            memory(where)
+        if arguments.only in (None, "cost"):
+            overhead(arguments.steps, arguments.repeats, where)
     print("FAIL: " + "; ".join(FAILURES) if FAILURES else "PASS")
     return int(bool(FAILURES))
 
