@@ -37,6 +37,7 @@ ORDER = """
     tuning
     mile
     samplers
+    places
     streams
     data
     datasets
@@ -53,6 +54,7 @@ ORDER = """
     sizing
     persistence
     loading
+    exporting
     distributed resuming
     sampling
     ensemble
@@ -71,8 +73,8 @@ ORDER = """
 # The core may be used, and read, without the machinery that runs it.
 CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
     microcanonical tuning mile""".split()
-MACHINERY = """samplers streams data validation progress feeds interrupts chains meshes store result recording running
-    sizing persistence loading resuming sampling ensemble predict metrics diagnostics plots reporting
+MACHINERY = """samplers places streams data validation progress feeds interrupts chains meshes store result recording
+    running sizing persistence loading exporting resuming sampling ensemble predict metrics diagnostics plots reporting
     smilax demo cli""".split()
 # Import name -> name of the distribution that pyproject.toml lists.
 DISTRIBUTION = {"arviz_base": "arviz-base", "sklearn": "scikit-learn"}

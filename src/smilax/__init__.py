@@ -10,6 +10,7 @@ from smilax import priors as priors
 from smilax.bnn import NetworkPosterior as NetworkPosterior
 from smilax.bnn import bnn as bnn
 from smilax.data import Batches as Batches
+from smilax.exporting import save_draws as save_draws
 from smilax.loading import load as load
 from smilax.network import Network as Network
 from smilax.posterior import Posterior as Posterior
