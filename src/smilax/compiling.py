@@ -10,7 +10,7 @@ import jax
 _PROGRAMS: weakref.WeakKeyDictionary[Any, dict[Hashable, Any]] = weakref.WeakKeyDictionary()
 _LOCK = threading.Lock()
 # Of JAX, on which a program depends as well.
-SETTINGS = ("jax_enable_x64", "jax_default_device")
+SETTINGS = ("jax_enable_x64", "jax_default_device", "jax_default_matmul_precision", "jax_debug_nans")
 
 
 def compiled(owner: Any, key: Hashable, jitted: Callable[[], Any], *args: Any) -> Any:
@@ -20,16 +20,22 @@ def compiled(owner: Any, key: Hashable, jitted: Callable[[], Any], *args: Any) -
     program of the first. It may only depend on what `owner`, `key` and the arguments' shapes and dtypes determine.
 
     Args:
-        owner: the posterior, or a function of the sampler; its programs go when it goes.
-        key: all else that the program depends on.
+        owner: the posterior, or a function of the sampler; its programs go when it goes. Of what has no hash or cannot
+            be referred to weakly, programs are not kept.
+        key: all else that the program depends on; of one without a hash the program is not kept.
         jitted: makes the function under `jax.jit`; called if the program is not there yet.
         args: arguments, arrays or their shapes.
     """
     leaves, treedef = jax.tree.flatten(args)
     shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
-    place = (key, treedef, shapes, *(str(jax.config.values[name]) for name in SETTINGS))
-    with _LOCK:
-        programs = _PROGRAMS.setdefault(owner, {})
+    # As attributes, not in `jax.config.values`: there, what a context manager sets in this thread is missing.
+    place = (key, treedef, shapes, *(str(getattr(jax.config, name)) for name in SETTINGS))
+    try:
+        hash(place)
+        with _LOCK:
+            programs = _PROGRAMS.setdefault(owner, {})
+    except TypeError:
+        return jitted().lower(*args).compile()
     found = programs.get(place)
     if found is None:
         found = programs[place] = jitted().lower(*args).compile()
