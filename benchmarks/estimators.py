@@ -70,7 +70,9 @@ def networks(x, y, x_test, y_test, seed):
         TransformedTargetRegressor(
             make_pipeline(
                 StandardScaler(),
-                MLPRegressor((32, 32), early_stopping=True, max_iter=1000, random_state=100 * seed + k),
+                MLPRegressor(
+                    hidden_layer_sizes=(32, 32), early_stopping=True, max_iter=1000, random_state=100 * seed + k
+                ),
             ),
             transformer=StandardScaler(),
         ).fit(x, y)

@@ -1,10 +1,13 @@
 """scikit-learn estimators."""
 
+import dataclasses
 import functools
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import equinox as eqx
 import jax
 import joblib
 import numpy as np
@@ -17,6 +20,7 @@ from sklearn.preprocessing import PolynomialFeatures
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import smilax as sx
+from smilax.estimators import fitting
 
 pytestmark = pytest.mark.once
 
@@ -87,7 +91,7 @@ def test_warm_start_draws_more_from_the_same_chains():
     with pytest.raises(
         ValueError, match="warm_start=True draws more from the same posterior, and these are other data"
     ):
-        model.fit(X, Y + 1)
+        model.fit(X, Y[::-1])
 
 
 def _dumped(model):
@@ -107,6 +111,80 @@ def test_two_targets_have_their_own_noise():
     assert model.predict_quantiles(X[:5], [0.1, 0.9]).shape == (5, 2, 2)
     assert std[0, 1] / model.y_scale_[1] > 1.5 * std[0, 0] / model.y_scale_[0]
     assert model.log_prob(X, both).shape == (60,)
+
+
+def test_weights_count_rows():
+    # Of the second half, which says the opposite, nothing is left at weight zero; and it wins at a large weight.
+    x, y = np.concatenate([X, X]), np.concatenate([Y, 2 * Y.mean() - Y])
+    first = np.repeat([1.0, 0.0], 60)
+    model = sx.SmileRegressor(**QUICK, random_state=0).fit(x, y, sample_weight=first)
+    assert model.score(X, Y) > 0.5
+    assert model.posterior_.num_data == 60
+    model = sx.SmileRegressor(**QUICK, random_state=0).fit(x, y, sample_weight=np.repeat([0.05, 1.0], 60))
+    assert model.score(X, 2 * Y.mean() - Y) > 0.5
+
+
+def test_the_same_seed_gives_the_same_draws(model):
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    again = clone(model).fit(frame, Y)
+    other = clone(model).set_params(random_state=1).fit(frame, Y)
+    for name, leaf in model.draws_.items():
+        np.testing.assert_array_equal(leaf, again.draws_[name])
+        assert not np.array_equal(leaf, other.draws_[name])
+
+
+def test_max_seconds_cuts_the_lengths(monkeypatch):
+    # A clock that a step of the chains moves on, whatever the machine: no compilation, a thousand steps a second.
+    clock = [0.0]
+    monkeypatch.setattr(fitting.time, "perf_counter", lambda: clock[0])
+    original = fitting.sample
+
+    def sample(*args, **settings):
+        result = original(*args, **settings)
+        seconds = (settings["num_warmup"] + settings["num_samples"]) / 1000
+        clock[0] += seconds
+        return dataclasses.replace(result, seconds=seconds)
+
+    monkeypatch.setattr(fitting, "sample", sample)
+    settings = {**QUICK, "num_warmup": 8000, "num_samples": 4000, "num_draws": 40, "max_epochs": 2}
+    model = sx.SmileRegressor(**settings, max_seconds=7.0, random_state=0).fit(X, Y)
+    # Twice an eighth of the sampling, to measure; then two thirds of the rest are warm-up.
+    assert model.lengths_["num_warmup"] == 4000
+    assert model.lengths_["num_samples"] == 2000
+    assert model.draws_["network/layers/0/weight"].shape[:2] == (2, 20)
+    # A tenth is taken in any case, and no more than was wanted.
+    short = sx.SmileRegressor(**settings, max_seconds=1e-3, random_state=0).fit(X, Y)
+    assert (short.lengths_["num_warmup"], short.lengths_["num_samples"]) == (800, 400)
+    whole = sx.SmileRegressor(**settings, max_seconds=1e6, random_state=0).fit(X, Y)
+    assert (whole.lengths_["num_warmup"], whole.lengths_["num_samples"]) == (8000, 4000)
+
+
+@pytest.mark.parametrize(
+    "likelihood", [sx.likelihoods.Gaussian("input"), sx.likelihoods.StudentT(), sx.likelihoods.Poisson()], ids=repr
+)
+def test_other_likelihoods(likelihood):
+    counts = RNG.poisson(np.exp(1 + (X[:, 0] - 5))).astype(float)
+    model = sx.SmileRegressor(likelihood=likelihood, **QUICK, random_state=0).fit(X, counts)
+    mean, std = model.predict(X, return_std=True)
+    assert mean.shape == std.shape == (60,) and np.all(std > 0)
+    assert model.score(X, counts) > 0.2
+    lower, upper = model.predict_interval(X, 0.9)
+    assert np.mean((lower <= counts) & (counts <= upper)) > 0.7
+    assert np.all(np.isfinite(model.log_prob(X, counts)))
+
+
+def test_a_network_of_ones_own(tmp_path):
+    def network(in_size, out_size):
+        return sx.from_equinox(lambda key: eqx.nn.Linear(in_size, out_size, key=key))
+
+    model = sx.SmileRegressor(network=network, **QUICK, random_state=0).fit(X, Y)
+    assert model.score(X, Y) > 0.8
+    assert set(model.draws_) == {"network/weight", "network/bias", "likelihood/log_scale"}
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="network of its own: give it again"):
+        sx.SmileRegressor.load(tmp_path / "model")
+    loaded = sx.SmileRegressor.load(tmp_path / "model", network=network)
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
 
 
 def test_in_pipelines_searches_and_cross_validation():
@@ -169,3 +247,14 @@ def test_columns_that_are_no_numbers_are_named():
     frame = pd.DataFrame({"a": X[:, 0], "city": ["here"] * len(X)})
     with pytest.raises(ValueError, match=r"columns \['city'\] of X are no numbers; encode them"):
         sx.SmileRegressor(**QUICK).fit(frame, Y)
+
+
+def test_the_page_on_tables_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).resolve().parent.parent / "docs" / "tabular.md").read_text()
+    block = text.split("```python\n")[1].split("```")[0]
+    assert "max_seconds=20" in block
+    block = block.replace("max_seconds=20", "**QUICK")
+    scope = {"QUICK": QUICK}
+    exec(compile(block, "docs/tabular.md", "exec"), scope)
+    np.testing.assert_allclose(scope["again"], scope["mean"], rtol=1e-6)

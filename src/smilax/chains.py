@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smilax.compiling import compiled
+from smilax.compiling import compiled, compiled_for
 from smilax.data import Batches
 from smilax.interrupts import Interrupt
 from smilax.packing import PACKING_LIMIT
@@ -253,6 +253,8 @@ class Phase:
         if type(groups) is Groups and isinstance(batches, Batches):
             rule = (batches.num_rows, batches.order, batches.replacement, batches.transform, batches.streamed)
             self._place = (rule, batch_size, warming_up, thinning, slots, method, own_data)
+        chains = len(keys[0].data)
+        self._quick = sum(leaf.size for leaf in jax.tree.leaves(one.params)) <= chains * PACKING_LIMIT
         self._keys = keys
         self.thinning, self.slots = thinning, slots
         # Geometries are factored in warm-up only.
@@ -267,9 +269,9 @@ class Phase:
         if program is None:
             args = (states[0], self._keys[0], data[0], arrays)
             if self._place is None:
-                program = self._jitted().lower(*args).compile()
+                program = compiled_for(self._jitted(), *args, quick=self._quick)
             else:
-                program = compiled(self._owner, self._place, self._jitted, *args)
+                program = compiled(self._owner, self._place, self._jitted, *args, quick=self._quick)
             self._compiled = program
 
         def drive(group):

@@ -18,7 +18,7 @@ from smilax.chains import group_indices, num_groups
 from smilax.checks import check_finite
 from smilax.compiling import compiled
 from smilax.data import Batches, check_batch_size, on_device
-from smilax.packing import pack, packable, unpack
+from smilax.packing import PACKING_LIMIT, pack, packable, unpack
 from smilax.posterior import Posterior
 from smilax.shuffling import permuted
 from smilax.trees import size, where
@@ -142,7 +142,7 @@ def train_ensemble(
 
     numbers = [jnp.asarray(indices, jnp.int32) for indices in groups]
     if init_params is None:
-        start_group = compiled(posterior, ("start", num_members, *settings), jitted_start, key, numbers[0])
+        start_group = compiled(posterior, ("start", num_members, *settings), jitted_start, key, numbers[0], quick=True)
     else:
         start_group = jitted_start()
     states = [start_group(key, indices) for indices in numbers]
@@ -151,6 +151,7 @@ def train_ensemble(
         ("epoch", *settings),
         lambda: jax.jit(jax.vmap(trainer.epoch, in_axes=(0, None, None, None)), donate_argnums=0),
         states[0], data, valid, jnp.zeros((), jnp.int32),
+        quick=num_params <= PACKING_LIMIT,
     )  # fmt: skip
     results = _drive(run_epoch, states, data, valid, max_epochs, num_members, progress_bar, max_seconds)
 
@@ -294,6 +295,7 @@ def _fit_residuals(posterior, members, data):
         "residuals",
         lambda: jax.jit(lambda members, data: jax.lax.map(lambda params: one(params, data), members)),
         members, data,
+        quick=True,
     )  # fmt: skip
     return fit(members, data)
 

@@ -144,7 +144,7 @@ class Run:
         for keys, part in zip(groups.keys(self.key), groups.split(params), strict=True):
             args = (jax.vmap(lambda k: jax.random.fold_in(k, 2**32 - 1))(keys.algorithm), part)
             if type(groups) is Groups:
-                program = compiled(self.algorithm.step, "init", lambda: init, *args)
+                program = compiled(self.algorithm.step, "init", lambda: init, *args, quick=True)
             else:
                 program = init
             states.append(program(*args))

@@ -84,8 +84,9 @@ def check_density(posterior: Posterior, params: Any, batch: Any) -> None:
     """Raises if a chain starts where the prior or the likelihood is not finite; `params` has a chain axis."""
     batch = jax.tree.map(jnp.asarray, batch)
     evaluate = compiled(
-        posterior, "density", lambda: jax.jit(jax.vmap(posterior.evaluate, in_axes=(0, None))), params, batch
-    )
+        posterior, "density", lambda: jax.jit(jax.vmap(posterior.evaluate, in_axes=(0, None))), params, batch,
+        quick=True,
+    )  # fmt: skip
     value = evaluate(params, batch)
     for part, values in (("prior", value.log_prior), ("likelihood", value.log_likelihood)):
         values = np.asarray(values)

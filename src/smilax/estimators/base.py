@@ -3,6 +3,7 @@
 import hashlib
 import math
 import time
+from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,7 @@ class SmileEstimator(BaseEstimator):
     def _result(self, model: Model) -> Result:
         like = jax.eval_shape(model.posterior.init, jax.random.key(0))
         draws = jax.tree.unflatten(jax.tree.structure(like), [self.draws_[name] for name in leaf_paths(like)])
-        info = _Info(**self.info_)
+        info = namedtuple("Info", tuple(self.info_))(**self.info_)  # type: ignore[misc]
         return Result(draws, info, None, None, dict(self.lengths_), math.nan, False)
 
     def _predicted(self, X: Any) -> tuple[Prediction, int]:
@@ -265,21 +266,6 @@ class SmileEstimator(BaseEstimator):
             ValueError: if it is one of another class, was written by a newer version, or needs its network.
         """
         return read_model(Path(path), cls, network)
-
-
-class _Info:
-    """Reports of the draws, by name."""
-
-    def __init__(self, **fields: np.ndarray):
-        self.__dict__.update(fields)
-
-
-# `Result.info` is a pytree with one leaf per report.
-jax.tree_util.register_pytree_node(
-    _Info,
-    lambda info: (tuple(vars(info).values()), tuple(vars(info))),
-    lambda names, leaves: _Info(**dict(zip(names, leaves, strict=True))),
-)
 
 
 def columns(array: np.ndarray) -> np.ndarray:

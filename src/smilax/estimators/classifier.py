@@ -25,7 +25,8 @@ class SmileClassifier(ClassifierMixin, SmileEstimator):
         network: in its place an `sx.Network`, or a function `(in_size, out_size) -> sx.Network`; `out_size` is 1 for
             two classes, else their number.
         prior: one of `sx.priors` or a NumPyro distribution; None: normal, of a scale that suits each layer's width.
-        algorithm: the sampler, a function of the posterior; None: `sx.ismile`.
+        algorithm: the sampler, a function of the posterior; None: `sx.ismile`, whose geometry is diagonal below 1,000
+            rows, where a richer one would take longer to compile than to run.
         num_chains: number of chains, and of members of the ensemble.
         num_warmup: steps of warm-up; None chooses by the number of rows.
         num_samples: steps after warm-up; None chooses by the number of rows.

@@ -112,7 +112,8 @@ def joined(parts: list[Result]) -> Result:
 
     return Result(
         draws=jax.tree.map(join, *(part.draws for part in parts)),
-        info=jax.tree.map(join, *(part.info for part in parts)),
+        # By name: a model that was fitted before has its reports in a tuple of its own.
+        info=last.info._replace(**{n: join(*(getattr(part.info, n) for part in parts)) for n in last.info._fields}),
         warmup_info=parts[0].warmup_info,
         state=last.state,
         config=last.config,

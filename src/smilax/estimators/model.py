@@ -23,6 +23,9 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 # Of hidden layers' weights, times 1/√(fan-in): the units of every layer then have about the same prior scale.
 WEIGHT_SCALE = 1.5
+# The default sampler's geometry is diagonal below this many rows: there, compiling a richer one takes longer than all
+# steps, and friction makes up for what a diagonal misses.
+RICH_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,9 @@ def _build(
         prior = as_prior(prior)
     posterior = bnn(network, likelihood, prior, num_data)
     training = posterior if num_train == num_data else bnn(network, likelihood, prior, num_train)
-    made = (ismile if algorithm is None else algorithm)(posterior)
+    if algorithm is None:
+        algorithm = functools.partial(ismile, geometry="diagonal" if num_data < RICH_ROWS else "auto")
+    made = algorithm(posterior)
     if not isinstance(made, SamplingAlgorithm):
         raise TypeError(f"algorithm must be a function from a posterior to a sampler, it returned {made!r}")
     return Model(posterior, made, training)

@@ -30,7 +30,8 @@ class SmileRegressor(RegressorMixin, SmileEstimator):
             `sx.likelihoods.Poisson()` is for counts, which are not standardised.
         prior: one of `sx.priors` or a NumPyro distribution, over standardised units; None: normal, of a scale that
             suits each layer's width.
-        algorithm: the sampler, a function of the posterior; None: `sx.ismile`.
+        algorithm: the sampler, a function of the posterior; None: `sx.ismile`, whose geometry is diagonal below 1,000
+            rows, where a richer one would take longer to compile than to run.
         num_chains: number of chains, and of members of the ensemble.
         num_warmup: steps of warm-up; None chooses by the number of rows.
         num_samples: steps after warm-up; None chooses by the number of rows.
