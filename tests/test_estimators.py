@@ -17,6 +17,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
+from sklearn.utils import estimator_checks as checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import smilax as sx
@@ -24,10 +25,20 @@ from smilax.estimators import fitting
 
 pytestmark = pytest.mark.once
 
-# A sampler that compiles quickly stands in for ismile: what is tested here is the estimator around it.
+
+@dataclasses.dataclass(frozen=True)
+class Quick:
+    """A sampler that compiles quickly stands in for ismile: what is tested here is the estimator around it."""
+
+    step_size: float = 1e-5
+
+    def __call__(self, posterior):
+        return sx.sgld(posterior, self.step_size)
+
+
 QUICK = {
     "hidden": (8,), "num_chains": 2, "num_warmup": 0, "num_samples": 4, "max_epochs": 60,
-    "algorithm": functools.partial(sx.sgld, step_size=1e-5),
+    "algorithm": Quick(),
 }  # fmt: skip
 # Two fits that weigh samples and repeat them differ in the numbers drawn.
 STOCHASTIC = {
@@ -48,12 +59,36 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
+@pytest.mark.truth
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(
     [sx.SmileRegressor(**QUICK), sx.SmileClassifier(**QUICK)], expected_failed_checks=lambda estimator: STOCHASTIC
 )
 def test_scikit_learn_checks(estimator, check):
+    # Each of the hundred compiles programs for a data set of another shape.
     check(estimator)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("estimator", [sx.SmileRegressor(**QUICK), sx.SmileClassifier(**QUICK)], ids=["reg", "class"])
+def test_some_scikit_learn_checks(estimator):
+    name = type(estimator).__name__
+    for check in (
+        checks.check_estimator_cloneable,
+        checks.check_estimator_repr,
+        checks.check_no_attributes_set_in_init,
+        checks.check_parameters_default_constructible,
+        checks.check_get_params_invariance,
+        checks.check_set_params,
+        checks.check_estimators_unfitted,
+        checks.check_estimators_nan_inf,
+        checks.check_estimator_sparse_tag,
+        checks.check_fit1d,
+        checks.check_fit2d_predict1d,
+        checks.check_estimators_empty_data_messages,
+        checks.check_n_features_in_after_fitting,
+    ):
+        check(name, clone(estimator))
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +157,12 @@ def test_weights_count_rows():
     assert model.posterior_.num_data == 60
     model = sx.SmileRegressor(**QUICK, random_state=0).fit(x, y, sample_weight=np.repeat([0.05, 1.0], 60))
     assert model.score(X, 2 * Y.mean() - Y) > 0.5
+
+
+def test_clones_share_what_was_compiled():
+    algorithm = functools.partial(sx.sgld, step_size=1e-5)
+    model = sx.SmileRegressor(**{**QUICK, "algorithm": algorithm}, random_state=0).fit(X, Y)
+    assert clone(model).fit(X, Y).posterior_ is model.posterior_
 
 
 def test_the_same_seed_gives_the_same_draws(model):

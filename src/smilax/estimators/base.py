@@ -219,7 +219,7 @@ class SmileEstimator(BaseEstimator):
     def _result(self, model: Model) -> Result:
         like = jax.eval_shape(model.posterior.init, jax.random.key(0))
         draws = jax.tree.unflatten(jax.tree.structure(like), [self.draws_[name] for name in leaf_paths(like)])
-        info = namedtuple("Info", tuple(self.info_))(**self.info_)  # type: ignore[misc]
+        info = namedtuple("Info", tuple(self.info_))(**self.info_)
         return Result(draws, info, None, None, dict(self.lengths_), math.nan, False)
 
     def _predicted(self, X: Any) -> tuple[Prediction, int]:

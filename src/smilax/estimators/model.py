@@ -69,12 +69,26 @@ def build(
         num_data: rows.
         num_train: of them, those that the warm start is fitted to.
     """
+    if type(algorithm) is functools.partial:
+        algorithm = _Call(algorithm.func, algorithm.args, tuple(sorted(algorithm.keywords.items())))
     settings = network, tuple(hidden), activation, likelihood, prior, algorithm, in_size, num_targets, num_data
     try:
         hash(settings)
     except TypeError:
         return _build(*settings, num_train)
     return _known(*settings, num_train)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What `functools.partial` says, equal if it says the same: estimators' clones have partials of their own."""
+
+    function: Callable
+    args: tuple
+    keywords: tuple[tuple[str, Any], ...]
+
+    def __call__(self, posterior: Any) -> Any:
+        return self.function(*self.args, posterior, **dict(self.keywords))
 
 
 def _build(
