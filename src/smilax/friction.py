@@ -30,8 +30,8 @@ class Friction(NamedTuple):
     """The friction of one step.
 
     Attributes:
-        weights: of the batch's examples, mean one unless cut, shape `(B,)`: their gradient is the batch's plus −½ ε f Σ̂(x) v, and
-            somewhat more for the noise that the estimate Σ̂(x) adds; none is below zero or above two.
+        weights: of the batch's examples, mean one unless cut, shape `(B,)`: their gradient is the batch's plus
+            −½ ε f Σ̂(x) v, and somewhat more for the noise that the estimate Σ̂(x) adds; none is below zero or above two.
         force: −½ ε f Λ v, the friction that belongs to the added noise ξ ~ N(0, fΛ); a pytree, or None without ξ.
         turn: ½ ε² vᵀCv/(d − 1), shape `()`; its mean is ε/L_eff.
     """
