@@ -16,7 +16,7 @@ posterior = sx.bnn(network, sx.likelihoods.Gaussian(), sx.priors.Normal(0.0, 1.0
 members = sx.train_ensemble(jax.random.key(0), posterior, train, valid, num_members=4, batch_size=32)
 result = sx.sample(
     jax.random.key(1), sx.ismile(posterior), train, members,
-    num_warmup=4000, num_samples=4000, thinning=20, batch_size=64, progress_bar=False,
+    num_warmup=2000, num_samples=2000, thinning=20, batch_size=64, progress_bar=False,
 )  # fmt: skip
 prediction = sx.predict(posterior, result, test[0])
 lower, upper = prediction.quantile(np.array([0.05, 0.95]))
