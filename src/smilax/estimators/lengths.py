@@ -32,7 +32,7 @@ def plan(
         batch_size = min(num_rows, max(32, min(256, round(num_rows / 8))))
     ratio = num_rows / batch_size
     if num_samples is None:
-        num_samples = round(min(20_000, max(2000, 300 * ratio)) / 100) * 100
+        num_samples = round(min(20_000, max(2400, 150 * ratio)) / 100) * 100
     if num_warmup is None:
         num_warmup = 2 * num_samples
     return Plan(batch_size, num_warmup, num_samples, max(1, num_samples // num_draws))
