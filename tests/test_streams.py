@@ -57,8 +57,7 @@ class Loader:
         self.epoch, self.done = state["epoch"], state["done"]
 
 
-@pytest.mark.parametrize("method", ["vectorized", "sequential"])
-@pytest.mark.parametrize("order", ["independent", "epochs"])
+@pytest.mark.parametrize(("order", "method"), [("independent", "vectorized"), ("epochs", "sequential")])
 def test_rows_on_disk_give_the_draws_of_rows_on_the_device(tmp_path, monkeypatch, order, method):
     monkeypatch.setattr(feeds, "MOST_STEPS", 11)
     paths = []
