@@ -48,7 +48,11 @@ if _TYPE_CHECKING:
     from smilax.diagnostics import diagnose as diagnose
     from smilax.ensemble import train_ensemble as train_ensemble
     from smilax.interop.arviz import to_arviz as to_arviz
+    from smilax.interop.blackjax import from_blackjax as from_blackjax
+    from smilax.interop.blackjax import to_blackjax as to_blackjax
     from smilax.interop.equinox import from_equinox as from_equinox
+    from smilax.interop.numpyro import NumpyroPosterior as NumpyroPosterior
+    from smilax.interop.numpyro import from_numpyro as from_numpyro
     from smilax.reporting import report as report
 
 __version__ = "0.1.0"
@@ -56,14 +60,18 @@ __version__ = "0.1.0"
 # Loaded on first use: what they stand on takes longer to import than everything above.
 _LAZY = {
     "Diagnosis": "smilax.diagnostics",
+    "NumpyroPosterior": "smilax.interop.numpyro",
     "datasets": "smilax.datasets",
     "diagnose": "smilax.diagnostics",
+    "from_blackjax": "smilax.interop.blackjax",
     "from_equinox": "smilax.interop.equinox",
+    "from_numpyro": "smilax.interop.numpyro",
     "metrics": "smilax.metrics",
     "models": "smilax.models",
     "plots": "smilax.plots",
     "report": "smilax.reporting",
     "to_arviz": "smilax.interop.arviz",
+    "to_blackjax": "smilax.interop.blackjax",
     "train_ensemble": "smilax.ensemble",
 }
 
@@ -74,6 +82,7 @@ __all__ = [
     "Info",
     "Network",
     "NetworkPosterior",
+    "NumpyroPosterior",
     "Posterior",
     "Prediction",
     "Result",
@@ -87,7 +96,9 @@ __all__ = [
     "diagnose",
     "distributed",
     "estimate",
+    "from_blackjax",
     "from_equinox",
+    "from_numpyro",
     "geometry",
     "ismile",
     "likelihoods",
@@ -111,6 +122,7 @@ __all__ = [
     "smile",
     "smile_naive",
     "to_arviz",
+    "to_blackjax",
     "train_ensemble",
 ]
 
