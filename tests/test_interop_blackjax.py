@@ -207,7 +207,7 @@ def test_a_run_is_resumed(tmp_path):
 
 
 def test_a_blackjax_loop_takes_our_steps():
-    ours = sx.ismile(POSTERIOR)
+    ours = sx.psmile(POSTERIOR, 0.1)
     theirs = sx.to_blackjax(ours)
     assert isinstance(theirs, blackjax.base.SamplingAlgorithm)
     rows = jnp.asarray(ROWS[:40])
@@ -241,18 +241,24 @@ def test_bound_to_data_it_runs_in_blackjax_own_loop():
 
 def test_bound_to_data_batch_and_noise_have_different_keys():
     def step(key, state, batch):
-        return state, (jax.random.key_data(key), batch)
+        return state, (jax.random.key_data(key), batch, None)
 
-    seen = sx.SamplingAlgorithm(
-        lambda key, x: x, lambda k, s, b, f: step(k, s, b), step, {"name": "x", "batches": "mini"}
-    )
+    def warmup(key, state, batch, fraction):
+        return state, (jax.random.key_data(key), batch, fraction)
+
+    seen = sx.SamplingAlgorithm(lambda key, x: x, warmup, step, {"name": "x", "batches": "mini"})
     algorithm = sx.to_blackjax(seen, np.arange(100), batch_size=10)
     state = algorithm.init(jnp.zeros(2), jax.random.key(0))
-    (_, (one, first)), (_, (two, second)) = (algorithm.step(jax.random.key(n), state) for n in (1, 2))
+    (_, (one, first, none)), (_, (two, second, _)) = (algorithm.step(jax.random.key(n), state) for n in (1, 2))
     assert len(set(np.asarray(first).tolist())) == 10
     assert set(np.asarray(first).tolist()) != set(np.asarray(second).tolist())
     assert not np.array_equal(one, two)
     assert not np.array_equal(one, jax.random.key_data(jax.random.key(1)))
+    assert none is None
+    # Told how far warm-up has come, it warms up, on the same batch.
+    _, (_, third, fraction) = algorithm.step(jax.random.key(1), state, 0.25)
+    np.testing.assert_array_equal(third, first)
+    assert fraction == 0.25
 
 
 @pytest.mark.once

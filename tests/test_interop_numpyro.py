@@ -190,7 +190,7 @@ def against_nuts(num_rows, num_samples, num_nuts, bias, worst):
     posterior = sx.from_numpyro(functools.partial(schools, num_rows=num_rows, size=50), data)
     # The warm start: the highest densities on unconstrained space that a few passes find.
     start = sx.train_ensemble(
-        jax.random.key(0), posterior, data, num_members=8, max_epochs=30, batch_size=50, objective="posterior"
+        jax.random.key(0), posterior, data, num_members=8, max_epochs=50, batch_size=50, objective="posterior"
     )
     result = sx.sample(
         jax.random.key(1), sx.ismile(posterior), data, start, num_warmup=num_samples // 4, num_samples=num_samples,
@@ -198,7 +198,7 @@ def against_nuts(num_rows, num_samples, num_nuts, bias, worst):
     )  # fmt: skip
     ours = posterior.constrain(result)
     nuts = MCMC(
-        NUTS(functools.partial(schools, num_rows=num_rows)), num_warmup=500, num_samples=num_nuts, num_chains=4,
+        NUTS(functools.partial(schools, num_rows=num_rows)), num_warmup=num_nuts // 2, num_samples=num_nuts, num_chains=4,
         chain_method="vectorized", progress_bar=False,
     )  # fmt: skip
     nuts.run(jax.random.key(2), *map(jnp.asarray, data))
@@ -228,7 +228,7 @@ def against_nuts(num_rows, num_samples, num_nuts, bias, worst):
 
 @pytest.mark.once
 def test_hierarchical_regression_against_nuts():
-    against_nuts(num_rows=400, num_samples=12_000, num_nuts=1000, bias=0.05, worst=0.6)
+    against_nuts(num_rows=200, num_samples=6000, num_nuts=500, bias=0.05, worst=0.6)
 
 
 @pytest.mark.truth
