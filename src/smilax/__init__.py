@@ -50,8 +50,12 @@ if _TYPE_CHECKING:
     from smilax.estimators import SmileClassifier as SmileClassifier
     from smilax.estimators import SmileRegressor as SmileRegressor
     from smilax.interop.arviz import to_arviz as to_arviz
+    from smilax.interop.blackjax import from_blackjax as from_blackjax
+    from smilax.interop.blackjax import to_blackjax as to_blackjax
     from smilax.interop.equinox import from_equinox as from_equinox
     from smilax.interop.flax import from_flax as from_flax
+    from smilax.interop.numpyro import NumpyroPosterior as NumpyroPosterior
+    from smilax.interop.numpyro import from_numpyro as from_numpyro
     from smilax.reporting import report as report
 
 __version__ = "0.1.0"
@@ -61,15 +65,19 @@ _LAZY = {
     "Diagnosis": "smilax.diagnostics",
     "SmileClassifier": "smilax.estimators",
     "SmileRegressor": "smilax.estimators",
+    "NumpyroPosterior": "smilax.interop.numpyro",
     "datasets": "smilax.datasets",
     "diagnose": "smilax.diagnostics",
+    "from_blackjax": "smilax.interop.blackjax",
     "from_equinox": "smilax.interop.equinox",
     "from_flax": "smilax.interop.flax",
+    "from_numpyro": "smilax.interop.numpyro",
     "metrics": "smilax.metrics",
     "models": "smilax.models",
     "plots": "smilax.plots",
     "report": "smilax.reporting",
     "to_arviz": "smilax.interop.arviz",
+    "to_blackjax": "smilax.interop.blackjax",
     "train_ensemble": "smilax.ensemble",
 }
 
@@ -80,6 +88,7 @@ __all__ = [
     "Info",
     "Network",
     "NetworkPosterior",
+    "NumpyroPosterior",
     "Posterior",
     "Prediction",
     "Result",
@@ -95,8 +104,10 @@ __all__ = [
     "diagnose",
     "distributed",
     "estimate",
+    "from_blackjax",
     "from_equinox",
     "from_flax",
+    "from_numpyro",
     "geometry",
     "ismile",
     "likelihoods",
@@ -120,6 +131,7 @@ __all__ = [
     "smile",
     "smile_naive",
     "to_arviz",
+    "to_blackjax",
     "train_ensemble",
 ]
 
