@@ -41,6 +41,7 @@ from smilax.streams import Stream as Stream
 
 if _TYPE_CHECKING:
     from smilax import datasets as datasets
+    from smilax import experiments as experiments
     from smilax import metrics as metrics
     from smilax import models as models
     from smilax import plots as plots
@@ -58,6 +59,7 @@ _LAZY = {
     "Diagnosis": "smilax.diagnostics",
     "datasets": "smilax.datasets",
     "diagnose": "smilax.diagnostics",
+    "experiments": "smilax.experiments",
     "from_equinox": "smilax.interop.equinox",
     "metrics": "smilax.metrics",
     "models": "smilax.models",
@@ -87,6 +89,7 @@ __all__ = [
     "diagnose",
     "distributed",
     "estimate",
+    "experiments",
     "from_equinox",
     "geometry",
     "ismile",

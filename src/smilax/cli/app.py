@@ -12,8 +12,8 @@ FAILED, WRONG, INTERRUPTED = 1, 2, 130
 
 HELP = """Bayesian posteriors over neural networks from mini-batches.
 
-Start with `smilax demo`. Then `smilax run --list` shows the experiments that come with smilax, `smilax run NAME --dry-run`
-what one would do, and `smilax run config.toml` runs your own.
+Start with `smilax demo`. Then `smilax run --list` shows the experiments that come with smilax, `smilax run NAME
+--dry-run` what one would do, and `smilax run config.toml` runs your own.
 
 Exit codes: 0 done; 1 failed on the way; 2 a command, configuration or data that cannot be used; 130 interrupted, and
 `smilax resume` goes on.

@@ -64,9 +64,9 @@ def run(
     smilax run uci-energy --sampler psmile,ismile --seeds 1,2,3 --size small --data-dir data
     smilax run config.toml --set run.num_samples=2000 --set sampler.step_size=0.01
 
-    Results are in results.csv in the directory of the run, which `smilax info` shows; Ctrl-C stops after what is under way
-    is on disk, and `smilax resume` goes on.
-    """
+    Results are in results.csv in the directory of the run, which `smilax info` shows; Ctrl-C stops once everything is
+    on disk, and `smilax resume` goes on.
+    """  # noqa: D301 (the backslashes are for the formatter of the help)
     from smilax.experiments import load_experiment, run_experiment, shipped
 
     if show:

@@ -13,10 +13,10 @@ from smilax.data import Batches
 from smilax.ensemble import train_ensemble
 from smilax.experiments.options import chosen
 from smilax.experiments.problems import ConfigError
-from smilax.experiments.registry import MODELS, SOURCES
+from smilax.experiments.registry import MODELS
 from smilax.experiments.schema import Config, make, task_of
 from smilax.experiments.sections import DataRules
-from smilax.experiments.sources import Data, DataDir, load_data
+from smilax.experiments.sources import SOURCES, Data, DataDir, load_data
 from smilax.samplers import SamplingAlgorithm
 
 # Seeds of the chains are apart from those of the warm start.

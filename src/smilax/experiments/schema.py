@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 from pydantic import ValidationError
 
 from smilax.experiments.options import Decay, chosen
 from smilax.experiments.problems import ConfigError, explain, unknown_key, unknown_name
-from smilax.experiments.registry import ACTIVATIONS, FULL_BATCH, INDEPENDENT, NAMED, SAMPLERS, SOURCES, section_of
+from smilax.experiments.registry import ACTIVATIONS, FULL_BATCH, INDEPENDENT, NAMED, SAMPLERS, section_of
 from smilax.experiments.sections import Output, Run, Section, WarmStart
+from smilax.experiments.sources import SOURCES
 from smilax.posterior import Posterior
 
 PLAIN: dict[str, type[Section]] = {"warm_start": WarmStart, "run": Run, "output": Output}
@@ -98,7 +100,8 @@ def _combinations(sections: Mapping[str, Any]) -> Iterator[str]:
         if classes != (task_of(data) == "classes"):
             wanted = 'likelihood.name = "categorical"' if not classes else '"gaussian" or "student_t"'
             kind = "classes" if not classes else "numbers"
-            yield f"likelihood.name: {likelihood.name!r} does not suit {data.name!r}, whose targets are {kind}: {wanted}"
+            what = f"{likelihood.name!r} does not suit {data.name!r}, whose targets are {kind}"
+            yield f"likelihood.name: {what}: {wanted}"
     if run is not None and run.thinning > run.num_samples:
         yield f"run.thinning: {run.thinning} keeps no draw of run.num_samples = {run.num_samples} steps"
     if sampler is not None and run is not None:
@@ -140,7 +143,7 @@ def make(name: str, section: Any, **given: Any) -> Any:
         return entry.make(**options, **entry.sizes(shape, outputs))
     if name != "sampler":
         return NAMED[name][section.name](**options)
-    posterior = given.get("posterior", Posterior(lambda x: 0.0, lambda x, batch: 0.0, 10))
+    posterior = given.get("posterior", Posterior(jnp.sum, lambda x, batch: jnp.sum(batch), 10))
     steps = given.get("steps", 1)
     if isinstance(options.get("step_size"), Decay):
         options["step_size"] = _schedule(options["step_size"], steps)

@@ -12,9 +12,9 @@ from smilax.experiments.building import Problem
 from smilax.predict import predict
 
 COLUMNS = (
-    "experiment", "size", "seed", "case", "method", "settings", "order", "batch_size", "chains", "warmup", "steps", "draws",
-    "lppd", "rmse", "coverage90", "accuracy", "ece", "auroc", "worst_chain_lppd", "rhat", "step_size", "accepted",
-    "nonfinite_chains", "gradients", "seconds",
+    "experiment", "size", "seed", "case", "method", "settings", "order", "batch_size", "chains", "warmup", "steps",
+    "draws", "lppd", "rmse", "coverage90", "accuracy", "ece", "auroc", "worst_chain_lppd", "rhat", "step_size",
+    "accepted", "nonfinite_chains", "gradients", "seconds",
 )  # fmt: skip
 
 
