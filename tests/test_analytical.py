@@ -27,7 +27,7 @@ def test_moments_of_the_targets(name):
     np.testing.assert_allclose(squares.var(0), target.variance, rtol=0.1)
     if name == "rosenbrock":
         np.testing.assert_allclose(target.second[[0, 5]], [2, 10.1], rtol=1e-6)
-        np.testing.assert_allclose(target.variance[[0, 5]], [6, 668.71], rtol=1e-4)
+        np.testing.assert_allclose(target.variance[[0, 5]], [6, 668.02], rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["rosenbrock", "gaussian"])
@@ -59,7 +59,7 @@ def test_fisher_noise_is_proportional_to_the_precision():
     factors = noise_factors(covariance)
     assert set(factors) == set(NOISES)
     fisher = factors["fisher"] @ factors["fisher"].T
-    np.testing.assert_allclose(fisher @ covariance, 256 * np.eye(10), atol=1e-8)
+    np.testing.assert_allclose(fisher @ covariance, 256 * np.eye(10), atol=1e-6)
 
 
 def test_biases_against_what_is_known(tmp_path):

@@ -5,7 +5,7 @@ import smilax as sx
 from smilax import demo
 from smilax.cli import app
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("cache")]
 
 
 def test_demo_prints_a_table_and_draws_a_figure(tmp_path, monkeypatch):
@@ -93,7 +93,8 @@ def test_run_info_resume_and_what_they_refuse(tmp_path, monkeypatch):
     config = tmp_path / "mine.toml"
     config.write_text(
         '[data]\nname = "diabetes"\n[model]\nname = "mlp"\nhidden = [3]\n[likelihood]\nname = "gaussian"\n'
-        "[warm_start]\nmax_epochs = 1\n[run]\nnum_chains = 2\nnum_warmup = 4\nnum_samples = 8\nthinning = 2\n"
+        '[warm_start]\nkind = "random"\n'
+        "[run]\nnum_chains = 2\nnum_warmup = 4\nnum_samples = 8\nthinning = 2\n"
         'batch_size = 32\n[sampler]\nname = "sgld"\nstep_size = 1e-6\n'
     )
     original = running.sample

@@ -12,7 +12,7 @@ from smilax.experiments.files import merged, parse_changes
 from smilax.experiments.sources import npz
 from smilax.experiments.table import summary
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("cache")]
 
 TOML = """
 [data]
@@ -23,7 +23,7 @@ hidden = [3]
 [likelihood]
 name = "gaussian"
 [warm_start]
-max_epochs = 2
+kind = "random"
 [run]
 num_chains = 2
 num_warmup = 10

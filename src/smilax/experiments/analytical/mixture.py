@@ -40,7 +40,7 @@ class Visits(NamedTuple):
 
 def log_density(x: jax.Array) -> jax.Array:
     """Of a point, shape `(DIM,)`, without its constant."""
-    distances = jnp.sum((x[:2] - CENTRES.astype(x.dtype)) ** 2, axis=1)
+    distances = jnp.sum((x[None, :2] - CENTRES.astype(x.dtype)) ** 2, axis=1)
     return jax.nn.logsumexp(-0.5 * distances / STD**2) - 0.5 * jnp.sum(x[2:] ** 2) / STD**2
 
 
