@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import smilax as sx
-from smilax.friction import MOST_TURN, matched_friction
+from smilax.friction import MOST_CHANGE, MOST_TURN, matched_friction
 from smilax.geometry import Identity
 from smilax.microcanonical import LAMBDA, draw_velocity, drift, drift_first, normalize
 
@@ -64,7 +64,7 @@ def test_without_friction_variances_follow_the_noise():
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("with_friction", [False, True])
+@pytest.mark.parametrize("with_friction", [pytest.param(False, marks=pytest.mark.truth), True])
 def test_inflation_is_as_predicted_and_the_longer_kicks_remove_it(with_friction):
     isotropic, ratio = np.ones(DIM, np.float32), 0.2
     plain, error = stationary_variances(isotropic, ratio, with_friction, stretched=False)
@@ -112,3 +112,15 @@ def test_a_step_that_is_far_too_long_has_a_bounded_friction(key):
     match = matched_friction(STREAM, x, velocity, batch, jnp.asarray(10.0, jnp.float32), 1.0)
     np.testing.assert_allclose(match.turn, MOST_TURN, rtol=1e-5)
     assert np.isfinite(match.weights).all()
+
+
+@pytest.mark.parametrize("towards", [1, -1])
+def test_the_friction_of_a_single_example_does_not_exceed_its_force(towards):
+    # One row of a hundred, a thousand times as steep as the others, along and against the motion.
+    batch = jnp.ones((100, DIM), jnp.float32).at[0].set(1000 * towards)
+    velocity = normalize(jnp.ones(DIM, jnp.float32), Identity())
+    eps = jnp.asarray(1e-3, jnp.float32)
+    match = matched_friction(STREAM, jnp.zeros(DIM, jnp.float32), velocity, batch, eps, 1.0)
+    # It points against the motion, as far as is allowed; and leaves the examples that make no noise alone.
+    np.testing.assert_allclose(match.weights[0], 1 - towards * MOST_CHANGE, atol=1e-6)
+    np.testing.assert_allclose(match.weights[1:], 1, atol=0.05)

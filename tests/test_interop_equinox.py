@@ -65,11 +65,59 @@ def test_only_floating_point_arrays_are_parameters(key):
     assert jax.tree.structure(params) == jax.tree.structure(network.init(jax.random.key(1)))
 
 
-def test_dropout_is_off(key):
-    network = from_equinox(lambda key: eqx.nn.Sequential([eqx.nn.Linear(3, 2, key=key), eqx.nn.Dropout(0.5)]))
+def test_dropout_is_off_with_a_warning(key):
+    def make(key):
+        return eqx.nn.Sequential([eqx.nn.Linear(3, 2, key=key), eqx.nn.Dropout(0.5)])
+
+    with pytest.warns(UserWarning, match="Sequential has dropout, which is switched off"):
+        network = from_equinox(make)
     params, x = network.init(key), jnp.ones((5, 3))
     linear = eqx.nn.Linear(3, 2, key=key)
     np.testing.assert_allclose(network.apply(params, x), jax.vmap(linear)(x), rtol=1e-6)
+    from_equinox(lambda key: eqx.nn.inference_mode(make(key)))  # off already: no warning
+
+
+class Normalised(eqx.Module):
+    """A layer and a normalisation."""
+
+    linear: eqx.nn.Linear
+    norm: eqx.Module
+
+    def __init__(self, kind, key):
+        self.linear = eqx.nn.Linear(3, 4, key=key)
+        self.norm = {
+            "batch": lambda: eqx.nn.BatchNorm(4, "batch", mode="batch"),
+            "group": lambda: eqx.nn.GroupNorm(2, 4),
+        }[kind]()
+
+    def __call__(self, x):
+        return self.norm(self.linear(x))
+
+
+def test_batch_statistics_are_refused_and_other_normalisation_works(key):
+    with pytest.raises(ValueError, match="Normalised keeps statistics of batches .*equinox.nn.GroupNorm"):
+        from_equinox(lambda key: Normalised("batch", key))
+    with pytest.raises(ValueError, match="Normalised keeps statistics of batches"):
+        from_equinox(lambda key: eqx.nn.make_with_state(Normalised)("batch", key))
+    network = from_equinox(lambda key: Normalised("group", key))
+    assert network.apply(network.init(key), jnp.ones((5, 3))).shape == (5, 4)
+
+
+def test_frozen_arrays_are_no_parameters(key):
+    trained = mlp(jax.random.key(7))
+    network = from_equinox(lambda key: trained, frozen=lambda path, leaf: not path.startswith("layers/2"))
+    params, x = network.init(key), jax.random.normal(jax.random.key(1), (5, 3))
+    assert leaf_paths(params) == ["layers/2/weight", "layers/2/bias"]
+    np.testing.assert_allclose(network.apply(params, x), jax.vmap(trained)(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(network.apply(jax.tree.map(jnp.zeros_like, params), x), 0)
+    # Without a trained module each key has its own last layer, on what key 0 gives for the others.
+    fresh = from_equinox(mlp, frozen=lambda path, leaf: not path.startswith("layers/2"))
+    np.testing.assert_array_equal(fresh.init(key).layers[2].weight, mlp(key).layers[2].weight)
+    gradient = jax.grad(lambda p: jnp.sum(fresh.apply(p, x)))(fresh.init(key))
+    assert leaf_paths(gradient) == leaf_paths(params)
+    for answer in (True, False):
+        with pytest.raises(ValueError, match="frozen holds for (every|no) parameter of MLP; they are layers/0/weight"):
+            from_equinox(mlp, frozen=lambda path, leaf, answer=answer: answer)
 
 
 def test_batched_modules_get_the_whole_batch(key):

@@ -36,7 +36,7 @@ def test_linear_regression_from_any_start_of_the_step_size(start):
     assert (np.abs(draws.mean(0) - MEAN) < 0.15 * np.sqrt(np.diag(COVARIANCE))).all()
 
 
-@pytest.mark.parametrize("geometry", ["identity", "diagonal"])
+@pytest.mark.parametrize("geometry", ["identity", pytest.param("diagonal", marks=pytest.mark.truth)])
 def test_friction_makes_up_for_a_geometry_that_cannot_express_the_noise(geometry):
     def ratios(**options):
         draws = run(1e-2, geometry=geometry, **options).draws.reshape(-1, D).astype(np.float64)

@@ -19,10 +19,12 @@ ORDER = """
     distributed
     structure
     conditional
+    compiling
     packing
     shuffling
     checks
     network
+    interop.freezing
     interop.equinox
     interop.flax
     models

@@ -75,6 +75,7 @@ def lenet_by_hand(params, x):
     return x
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("image_size, channels", [(28, 1), (32, 3), (13, 1)])
 def test_lenet_is_lenet(image_size, channels, key):
     network = lenet(10, image_size, channels)

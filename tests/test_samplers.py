@@ -638,7 +638,7 @@ def compare_with_one_device():
         print("same:", name)
 
 
-@pytest.mark.once
+@pytest.mark.truth
 def test_eight_devices_take_the_same_steps_as_one():
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     run = subprocess.run(

@@ -1,7 +1,9 @@
 """The run loop: what a chain draws depends on its own number, its key and nothing else."""
 
+import gc
 import os
 import signal
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +11,11 @@ import numpy as np
 import pytest
 
 import smilax as sx
-from smilax import running
+from smilax import compiling, running
 from smilax.progress import Progress
 
 # Programs are compiled for every case, and nothing here depends on the precision.
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("cache")]
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(120, 3)).astype(np.float32)
@@ -84,13 +86,30 @@ def test_each_phase_is_compiled_once(monkeypatch):
         traces.append(1)
         return POSTERIOR.log_likelihood(p, batch)
 
-    posterior = sx.Posterior(POSTERIOR.log_prior, log_likelihood, 120)
-    run(algorithm=sx.psmile(posterior, step_size=1e-2), num_samples=200)
-    assert len(compiled) == 2
+    def fresh():
+        return sx.psmile(sx.Posterior(POSTERIOR.log_prior, log_likelihood, 120), step_size=1e-2)
+
+    algorithm = fresh()
+    run(algorithm=algorithm, num_samples=200)
+    # The density at the start, the sampler's init, warm-up and sampling.
+    assert len(compiled) == 4
     short = len(traces)
+    # Of the same sampler nothing is compiled again.
+    run(algorithm=algorithm, num_samples=200, key=jax.random.key(1))
+    assert len(compiled) == 4 and len(traces) == short
     traces.clear()
-    run(algorithm=sx.psmile(posterior, step_size=1e-2), num_samples=2000)
+    run(algorithm=fresh(), num_samples=2000)
     assert len(traces) == short
+
+
+def test_programs_go_with_their_sampler():
+    algorithm = sx.psmile(POSTERIOR, step_size=1e-2)
+    run(algorithm=algorithm)
+    step = weakref.ref(algorithm.step)
+    assert step() in compiling._PROGRAMS
+    del algorithm
+    gc.collect()
+    assert step() is None
 
 
 def test_going_on_is_the_same_as_never_having_stopped():

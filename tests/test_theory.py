@@ -247,6 +247,7 @@ def test_velocity_forgets_itself_over_the_decoherence_length():
         assert np.isclose(-np.log(cosine), ratio, rtol=0.02 + ratio / 3)
 
 
+@pytest.mark.truth
 def test_decoherence_length_that_ismile_reports():
     eps = 0.2
     rng = np.random.default_rng(0)
@@ -418,7 +419,7 @@ def _in_epochs(keys, eps, sigma, epochs, length):
     return jax.vmap(chain)(keys)
 
 
-@pytest.mark.parametrize("length", [50, 100])
+@pytest.mark.parametrize("length", [50, pytest.param(100, marks=pytest.mark.truth)])
 def test_epochs_collapse_the_posterior(length):
     ratio, radii = 0.02, 0.5
     h = ratio * radii

@@ -48,8 +48,11 @@ if _TYPE_CHECKING:
     from smilax.diagnostics import Diagnosis as Diagnosis
     from smilax.diagnostics import diagnose as diagnose
     from smilax.ensemble import train_ensemble as train_ensemble
+    from smilax.estimators import SmileClassifier as SmileClassifier
+    from smilax.estimators import SmileRegressor as SmileRegressor
     from smilax.interop.arviz import to_arviz as to_arviz
     from smilax.interop.equinox import from_equinox as from_equinox
+    from smilax.interop.flax import from_flax as from_flax
     from smilax.reporting import report as report
 
 __version__ = "0.1.0"
@@ -57,10 +60,13 @@ __version__ = "0.1.0"
 # Loaded on first use: what they stand on takes longer to import than everything above.
 _LAZY = {
     "Diagnosis": "smilax.diagnostics",
+    "SmileClassifier": "smilax.estimators",
+    "SmileRegressor": "smilax.estimators",
     "datasets": "smilax.datasets",
     "diagnose": "smilax.diagnostics",
     "experiments": "smilax.experiments",
     "from_equinox": "smilax.interop.equinox",
+    "from_flax": "smilax.interop.flax",
     "metrics": "smilax.metrics",
     "models": "smilax.models",
     "plots": "smilax.plots",
@@ -80,6 +86,8 @@ __all__ = [
     "Prediction",
     "Result",
     "SamplingAlgorithm",
+    "SmileClassifier",
+    "SmileRegressor",
     "Store",
     "Stream",
     "adaptive_sghmc",
@@ -91,6 +99,7 @@ __all__ = [
     "estimate",
     "experiments",
     "from_equinox",
+    "from_flax",
     "geometry",
     "ismile",
     "likelihoods",

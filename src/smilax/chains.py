@@ -6,7 +6,7 @@ reported into a slot. Chunks may start and stop anywhere, also inside a segment.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smilax.compiling import compiled, compiled_for
 from smilax.data import Batches
 from smilax.interrupts import Interrupt
 from smilax.packing import PACKING_LIMIT
@@ -238,12 +239,22 @@ class Phase:
         method: ChainMethod,
         own_data: bool = False,
     ):
-        program = chunk_program(
-            groups.algorithm(algorithm), groups.batches(batches), batch_size,
-            warming_up=warming_up, thinning=thinning, slots=slots, method=method, own_data=own_data,
-        )  # fmt: skip
-        self._jitted = groups.jit(program, one, warming_up, own_data)
+        def jitted():
+            program = chunk_program(
+                groups.algorithm(algorithm), groups.batches(batches), batch_size,
+                warming_up=warming_up, thinning=thinning, slots=slots, method=method, own_data=own_data,
+            )  # fmt: skip
+            return groups.jit(program, one, warming_up, own_data)
+
+        self._jitted = jitted
         self._compiled: Callable | None = None
+        self._owner = algorithm.step
+        self._place: Hashable = None
+        if type(groups) is Groups and isinstance(batches, Batches):
+            rule = (batches.num_rows, batches.order, batches.replacement, batches.transform, batches.streamed)
+            self._place = (rule, batch_size, warming_up, thinning, slots, method, own_data)
+        chains = len(keys[0].data)
+        self._quick = sum(leaf.size for leaf in jax.tree.leaves(one.params)) <= chains * PACKING_LIMIT
         self._keys = keys
         self.thinning, self.slots = thinning, slots
         # Geometries are factored in warm-up only.
@@ -254,12 +265,17 @@ class Phase:
     ) -> tuple[list[Any], list[Any], list[Any]]:
         """Advances every group by one chunk on its data; the states given are donated."""
         arrays = Bounds(*(np.asarray(b, np.int32) for b in bounds))
-        compiled = self._compiled
-        if compiled is None:
-            compiled = self._compiled = self._jitted.lower(states[0], self._keys[0], data[0], arrays).compile()
+        program = self._compiled
+        if program is None:
+            args = (states[0], self._keys[0], data[0], arrays)
+            if self._place is None:
+                program = compiled_for(self._jitted(), *args, quick=self._quick)
+            else:
+                program = compiled(self._owner, self._place, self._jitted, *args, quick=self._quick)
+            self._compiled = program
 
         def drive(group):
-            return jax.block_until_ready(compiled(states[group], self._keys[group], data[group], arrays))
+            return jax.block_until_ready(program(states[group], self._keys[group], data[group], arrays))
 
         groups = range(len(states))
         threaded = len(states) > 1 and not self._one_by_one

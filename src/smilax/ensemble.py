@@ -1,6 +1,7 @@
 """Deep ensembles: independently trained networks, from which chains start."""
 
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,9 @@ import optax
 from smilax.bnn import NetworkPosterior
 from smilax.chains import group_indices, num_groups
 from smilax.checks import check_finite
+from smilax.compiling import compiled
 from smilax.data import Batches, check_batch_size, on_device
-from smilax.packing import pack, packable, unpack
+from smilax.packing import PACKING_LIMIT, pack, packable, unpack
 from smilax.posterior import Posterior
 from smilax.shuffling import permuted
 from smilax.trees import size, where
@@ -57,6 +59,7 @@ def train_ensemble(
     batch_size: int = 64,
     objective: Literal["likelihood", "posterior"] = "likelihood",
     init_params: Any = None,
+    max_seconds: float | None = None,
     return_history: bool = False,
     progress_bar: bool = False,
 ) -> Any:
@@ -82,6 +85,7 @@ def train_ensemble(
         objective: `"likelihood"`: the loss is minus the mean log likelihood; `"posterior"`: minus the log posterior
             over N.
         init_params: parameters to start from, with a leading member axis, in place of `posterior.init`.
+        max_seconds: no epoch is begun later than this after the first one; None for no such limit.
         return_history: whether to return a `History` as well.
         progress_bar: whether to show one.
 
@@ -108,37 +112,53 @@ def train_ensemble(
     """
     max_epochs = check_count("max_epochs", max_epochs, 1)
     patience = check_count("patience", patience, 1)
+    if max_seconds is not None and not max_seconds > 0:
+        raise ValueError(f"max_seconds must be positive or None, got {max_seconds!r}")
     if objective not in ("likelihood", "posterior"):
         raise ValueError(f'objective must be "likelihood" or "posterior", got {objective!r}')
     if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(f"optimizer must be an Optax optimiser, got {type(optimizer).__name__}")
     batches = _check_data(posterior, train, valid)
     batch_size = check_batch_size(batch_size, batches)
-    starts, num_members = _starts(key, posterior, num_members, init_params)
+    starts, num_members = _starts(posterior, num_members, init_params)
     # Parameters in one buffer make the many small operations of an optimiser few. Only of our own optimiser do we know
     # that it treats all parameters alike.
-    packing = optimizer is None
+    packing, given = optimizer is None, optimizer
     optimizer = optax.adamw(1e-2, weight_decay=5e-3) if optimizer is None else optimizer
     trainer = _Trainer(posterior, batches, batch_size, optimizer, patience, objective, valid is not None)
     data, valid = jax.tree.map(jnp.asarray, (batches.data, valid))
 
-    def start(index, params):
+    def start(key, index, params):
         member_key = jax.random.fold_in(jax.random.fold_in(key, index), 1)
         params = pack(params) if packing and packable(params) else params
         return trainer.init(member_key, params, index >= num_members)
 
-    num_params = size(jax.eval_shape(starts, jnp.zeros(1, jnp.int32)))
+    num_params = size(jax.eval_shape(starts, key, jnp.zeros(1, jnp.int32)))
     groups = group_indices(num_members, num_groups(num_members, num_params, "vectorized"), "vectorized")
-    start_group = jax.jit(lambda indices: jax.vmap(start)(indices, starts(indices)))
-    states = [start_group(jnp.asarray(indices, jnp.int32)) for indices in groups]
-    epoch = jax.jit(jax.vmap(trainer.epoch, in_axes=(0, None, None, None)), donate_argnums=0)
-    run_epoch = epoch.lower(states[0], data, valid, jnp.zeros((), jnp.int32)).compile()
-    results = _drive(run_epoch, states, data, valid, max_epochs, num_members, progress_bar)
+    settings = (batches.num_rows, batches.transform, batch_size, given, patience, objective, valid is not None)
+
+    def jitted_start():
+        return jax.jit(lambda key, indices: jax.vmap(start, in_axes=(None, 0, 0))(key, indices, starts(key, indices)))
+
+    numbers = [jnp.asarray(indices, jnp.int32) for indices in groups]
+    if init_params is None:
+        start_group = compiled(posterior, ("start", num_members, *settings), jitted_start, key, numbers[0], quick=True)
+    else:
+        start_group = jitted_start()
+    states = [start_group(key, indices) for indices in numbers]
+    run_epoch = compiled(
+        posterior,
+        ("epoch", *settings),
+        lambda: jax.jit(jax.vmap(trainer.epoch, in_axes=(0, None, None, None)), donate_argnums=0),
+        states[0], data, valid, jnp.zeros((), jnp.int32),
+        quick=num_params <= PACKING_LIMIT,
+    )  # fmt: skip
+    results = _drive(run_epoch, states, data, valid, max_epochs, num_members, progress_bar, max_seconds)
 
     states = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:num_members], *(state for state, _ in results))
     history = _history([losses for _, losses in results], states, num_members)
     _check_members(states, history)
-    members = jax.jit(jax.vmap(unpack))(states.best)
+    members = _unpacked(states.best)
     if isinstance(posterior, NetworkPosterior) and posterior.likelihood.learned:
         members = {**members, "likelihood": _fit_residuals(posterior, members, data)}
     return (members, history) if return_history else members
@@ -228,6 +248,10 @@ class _Trainer:
         return frozen, jnp.where(member.stopped, jnp.nan, report)
 
 
+# One function, so that it is compiled once for each shape.
+_unpacked = jax.jit(jax.vmap(unpack))
+
+
 def _take(data, rows):
     return jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data)
 
@@ -259,14 +283,21 @@ def _mean_log_likelihood(posterior, params, data):
 def _fit_residuals(posterior, members, data):
     """The likelihood's parameters of largest likelihood for each member's residuals."""
     num_rows = _num_rows(data)
-    rows, _ = _blocks(num_rows)
 
-    def one(params):
+    def one(params, data):
+        rows, _ = _blocks(num_rows)
         outputs = jax.lax.map(lambda rows: posterior.outputs(params, _take(data[0], rows)), rows)
         outputs = outputs.reshape(-1, *outputs.shape[2:])[:num_rows]
         return posterior.likelihood.fit_residual(params["likelihood"], outputs, *data[1:])
 
-    return jax.jit(lambda members, data: jax.lax.map(one, members))(members, data)
+    fit = compiled(
+        posterior,
+        "residuals",
+        lambda: jax.jit(lambda members, data: jax.lax.map(lambda params: one(params, data), members)),
+        members, data,
+        quick=True,
+    )  # fmt: skip
+    return fit(members, data)
 
 
 def _check_data(posterior: Posterior, train: Any, valid: Any) -> Batches:
@@ -283,8 +314,8 @@ def _check_data(posterior: Posterior, train: Any, valid: Any) -> Batches:
     return batches
 
 
-def _starts(key: jax.Array, posterior: Any, num_members: int | None, init_params: Any) -> tuple[Callable, int]:
-    """A function from member numbers to starting parameters, and the number of members."""
+def _starts(posterior: Any, num_members: int | None, init_params: Any) -> tuple[Callable, int]:
+    """A function from key and member numbers to starting parameters, and the number of members."""
     if num_members is not None:
         num_members = check_count("num_members", num_members, 1)
     if init_params is None:
@@ -292,7 +323,7 @@ def _starts(key: jax.Array, posterior: Any, num_members: int | None, init_params
         if init is None:
             raise TypeError("posterior has no init function; give init_params, with a leading member axis")
 
-        def fresh(indices):
+        def fresh(key, indices):
             return jax.vmap(lambda k: init(jax.random.fold_in(jax.random.fold_in(key, k), 0)))(indices)
 
         return fresh, DEFAULT_MEMBERS if num_members is None else num_members
@@ -303,12 +334,13 @@ def _starts(key: jax.Array, posterior: Any, num_members: int | None, init_params
     length = jax.tree.leaves(init_params)[0].shape[0]
     if length != (num_members or length):
         raise ValueError(f"init_params has {length} members, but num_members is {num_members}")
-    return lambda indices: jax.tree.map(lambda leaf: leaf[jnp.minimum(indices, length - 1)], init_params), length
+    return lambda key, indices: jax.tree.map(lambda leaf: leaf[jnp.minimum(indices, length - 1)], init_params), length
 
 
-def _drive(run_epoch, states, data, valid, max_epochs, num_members, progress_bar):
+def _drive(run_epoch, states, data, valid, max_epochs, num_members, progress_bar, max_seconds):
     """Runs every group of members, each in its own thread, until all its members have stopped."""
     interrupted = threading.Event()
+    deadline = np.inf if max_seconds is None else time.perf_counter() + max_seconds
     bar = None
     if progress_bar:
         from tqdm.auto import tqdm
@@ -322,7 +354,7 @@ def _drive(run_epoch, states, data, valid, max_epochs, num_members, progress_bar
             losses.append(np.asarray(report))
             if bar is not None:
                 bar.update()
-            if interrupted.is_set() or bool(np.all(state.stopped)):
+            if interrupted.is_set() or bool(np.all(state.stopped)) or time.perf_counter() > deadline:
                 break
         return state, np.stack(losses, axis=1)
 

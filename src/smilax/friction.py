@@ -20,14 +20,18 @@ from smilax.posterior import Posterior
 MOST_TURN = 0.5
 # The friction is made stronger by no more than this for the noise that it adds itself.
 MOST_GAIN = 1.25
+# Nor does it change an example's weight by more than this. Where one example is nearly all of a gradient, its friction
+# may exceed its force, and would push away from where the example holds the motion back: chains ran off by 7 standard
+# deviations along pixels that are lit in one row of 1797.
+MOST_CHANGE = 1.0
 
 
 class Friction(NamedTuple):
     """The friction of one step.
 
     Attributes:
-        weights: of the batch's examples, mean one, shape `(B,)`: their gradient is the batch's plus −½ ε f Σ̂(x) v, and
-            somewhat more for the noise that the estimate Σ̂(x) adds.
+        weights: of the batch's examples, mean one unless cut, shape `(B,)`: their gradient is the batch's plus
+            −½ ε f Σ̂(x) v, and somewhat more for the noise that the estimate Σ̂(x) adds; none is below zero or above two.
         force: −½ ε f Λ v, the friction that belongs to the added noise ξ ~ N(0, fΛ); a pytree, or None without ξ.
         turn: ½ ε² vᵀCv/(d − 1), shape `()`; its mean is ε/L_eff.
     """
@@ -77,6 +81,7 @@ def matched_friction(
         force = trees.scale(-strength * bounded, damped)
     change = -strength * bounded * scale * slopes
     change = change * _own_noise_factor(jnp.mean(change * change))
+    change = jnp.clip(change, -MOST_CHANGE, MOST_CHANGE)
     return Friction(1 + change, force, turn * bounded)
 
 

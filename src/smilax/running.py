@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from smilax.chains import Bounds, ChainMethod, Groups, Phase, chain_keys, num_groups, segments
+from smilax.compiling import compiled
 from smilax.data import Batches
 from smilax.feeds import BlockFeed, DeviceFeed, host_blocks, stream_blocks
 from smilax.interrupts import Interrupt
@@ -139,10 +140,14 @@ class Run:
         groups = self.groups
         init = jax.jit(jax.vmap(self.algorithm.init))
         # Group by group: states must not depend on how many chains start together.
-        states = [
-            init(jax.vmap(lambda k: jax.random.fold_in(k, 2**32 - 1))(k.algorithm), p)
-            for k, p in zip(groups.keys(self.key), groups.split(params), strict=True)
-        ]
+        states = []
+        for keys, part in zip(groups.keys(self.key), groups.split(params), strict=True):
+            args = (jax.vmap(lambda k: jax.random.fold_in(k, 2**32 - 1))(keys.algorithm), part)
+            if type(groups) is Groups:
+                program = compiled(self.algorithm.step, "init", lambda: init, *args, quick=True)
+            else:
+                program = init
+            states.append(program(*args))
         return groups.join(states)
 
     def _feed(self, groups: Groups, step: int, place: Any) -> DeviceFeed | BlockFeed:

@@ -8,6 +8,7 @@ import numpy as np
 
 from smilax.checks import check_count as check_count
 from smilax.checks import check_finite
+from smilax.compiling import compiled
 from smilax.data import Batches
 from smilax.posterior import Posterior
 from smilax.samplers.base import check_params
@@ -81,7 +82,12 @@ def chain_params(params: Any, num_chains: int | None) -> tuple[Any, int]:
 
 def check_density(posterior: Posterior, params: Any, batch: Any) -> None:
     """Raises if a chain starts where the prior or the likelihood is not finite; `params` has a chain axis."""
-    value = jax.jit(jax.vmap(posterior.evaluate, in_axes=(0, None)))(params, batch)
+    batch = jax.tree.map(jnp.asarray, batch)
+    evaluate = compiled(
+        posterior, "density", lambda: jax.jit(jax.vmap(posterior.evaluate, in_axes=(0, None))), params, batch,
+        quick=True,
+    )  # fmt: skip
+    value = evaluate(params, batch)
     for part, values in (("prior", value.log_prior), ("likelihood", value.log_likelihood)):
         values = np.asarray(values)
         bad = np.argwhere(~np.isfinite(values))

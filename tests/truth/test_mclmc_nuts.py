@@ -10,7 +10,7 @@ from sklearn.datasets import load_diabetes
 
 import smilax as sx
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.truth, pytest.mark.once]
 
 # Posterior standard deviations run from 0.033 to 0.24 (features s1 and s2). The step is small against the least of them
 # times √d = 3.5; the decoherence length is of the order of √d times the largest.

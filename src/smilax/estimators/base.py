@@ -1,0 +1,273 @@
+"""What regression and classification have in common: settings, fitting, and the posterior predictive."""
+
+import hashlib
+import math
+import time
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from smilax.estimators.fitting import TRAINING_SHARE, joined, restored_state, run_chains, stored_state, warm_start
+from smilax.estimators.lengths import plan
+from smilax.estimators.model import ACTIVATIONS, Model, build
+from smilax.estimators.saving import read_model, write_model
+from smilax.estimators.scaling import Scaling
+from smilax.likelihoods import Likelihood
+from smilax.network import Network
+from smilax.predict import Prediction, predict
+from smilax.result import Result
+from smilax.structure import leaf_paths
+from smilax.validation import check_count
+
+# Rows go through the network in blocks of this many, the last one filled up: with one shape there is one compilation,
+# and what is predicted for a row does not depend, in the last bit, on the rows beside it.
+ROWS = 256
+# Fewer rows than this are not divided into training and validation rows.
+LEAST_DIVIDED = 40
+
+
+class SmileEstimator(BaseEstimator):
+    """Base class of the estimators; see `SmileRegressor` and `SmileClassifier`."""
+
+    _digest: str
+    _state: Any
+    _shape: dict[str, int]
+
+    def __init__(
+        self,
+        hidden=(32, 32),
+        activation="relu",
+        network=None,
+        likelihood=None,
+        prior=None,
+        algorithm=None,
+        num_chains=8,
+        num_warmup=None,
+        num_samples=None,
+        num_draws=100,
+        batch_size=None,
+        max_epochs=200,
+        patience=10,
+        validation_fraction=0.1,
+        max_seconds=None,
+        warm_start=False,
+        random_state=None,
+        verbose=False,
+    ):
+        self.hidden = hidden
+        self.activation = activation
+        self.network = network
+        self.likelihood = likelihood
+        self.prior = prior
+        self.algorithm = algorithm
+        self.num_chains = num_chains
+        self.num_warmup = num_warmup
+        self.num_samples = num_samples
+        self.num_draws = num_draws
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.max_seconds = max_seconds
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # Fitting ----------------------------------------------------------------------------------------------------
+
+    def _check_settings(self) -> None:
+        name = type(self).__name__
+        for setting, least in (("num_chains", 1), ("num_draws", 1), ("max_epochs", 1), ("patience", 1)):
+            check_count(f"{name}: {setting}", getattr(self, setting), least)
+        for setting, least in (("num_warmup", 0), ("num_samples", 1), ("batch_size", 1)):
+            if getattr(self, setting) is not None:
+                check_count(f"{name}: {setting}", getattr(self, setting), least)
+        if self.network is None:
+            if self.activation not in ACTIVATIONS:
+                raise ValueError(
+                    f"{name}: activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {self.activation!r}"
+                )
+            if isinstance(self.hidden, str) or not all(
+                hasattr(width, "__index__") for width in np.atleast_1d(self.hidden)
+            ):
+                raise TypeError(f"{name}: hidden must be a sequence of widths such as (32, 32), got {self.hidden!r}")
+        elif not (isinstance(self.network, Network) or callable(self.network)):
+            raise TypeError(
+                f"{name}: network must be None, an sx.Network or a function (in_size, out_size) -> sx.Network, got "
+                f"{self.network!r}"
+            )
+        if self.algorithm is not None and not callable(self.algorithm):
+            raise TypeError(
+                f"{name}: algorithm must be None or a function from a posterior to a sampler, such as sx.ismile, got "
+                f"{self.algorithm!r}"
+            )
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"{name}: validation_fraction must be in [0, 1), got {self.validation_fraction!r}")
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise ValueError(f"{name}: max_seconds must be positive or None, got {self.max_seconds!r}")
+
+    def _checked(self, X: Any, y: Any = "no_validation", reset: bool = False, **options: Any) -> Any:
+        """X, and y if given, as arrays of numbers."""
+        try:
+            return validate_data(self, X, y, reset=reset, dtype=np.float64, **options)
+        except ValueError as error:
+            columns = [str(name) for name in getattr(X, "columns", []) if X[name].dtype.kind not in "biuf"]
+            if "could not convert" not in str(error) or not columns:
+                raise
+            raise ValueError(
+                f"{type(self).__name__}: columns {columns} of X are no numbers; encode them before, for example by "
+                "sklearn.preprocessing.OneHotEncoder in a Pipeline"
+            ) from error
+
+    def _checked_weight(self, sample_weight: Any, X: np.ndarray) -> np.ndarray | None:
+        if sample_weight is None:
+            return None
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if not weight.any():
+            raise ValueError(f"{type(self).__name__}: sample_weight must not be zero for all samples")
+        return weight
+
+    def _fit(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, num_targets: int) -> None:
+        """Fits standardised data; `num_targets` numbers or classes' outputs."""
+        begin = time.perf_counter()
+        dtype = jax.dtypes.canonicalize_dtype(np.float64)
+        data: tuple[np.ndarray, ...] = (x.astype(dtype), y.astype(dtype) if y.dtype.kind == "f" else y.astype(np.int32))
+        if weight is not None:
+            # A row of no weight is no row: it would only add noise to the batches.
+            data = tuple(leaf[weight > 0] for leaf in (*data, weight.astype(dtype)))
+        num_rows = len(data[0])
+        if num_rows < 2:
+            raise ValueError(f"{type(self).__name__}: at least 2 samples of positive weight are needed, got {num_rows}")
+        digest = hashlib.blake2b(b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in data)).hexdigest()
+        more = bool(self.warm_start) and hasattr(self, "draws_")
+        if more and self._digest != digest:
+            raise ValueError(
+                f"{type(self).__name__}: warm_start=True draws more from the same posterior, and these are other data "
+                "than those of the last fit; use warm_start=False"
+            )
+        if more and self._state is None:
+            raise ValueError(
+                f"{type(self).__name__}: warm_start=True needs chains to go on from, and a model that was loaded from "
+                "a directory has only their draws; use warm_start=False, or keep the model with joblib"
+            )
+        seed = int(check_random_state(self.random_state).randint(2**31))
+        keys = jax.random.split(jax.random.key(seed), 3)
+        held_out = np.zeros(num_rows, bool)
+        count = math.floor(self.validation_fraction * num_rows)
+        if num_rows >= LEAST_DIVIDED and count:
+            held_out[np.random.default_rng(seed).permutation(num_rows)[:count]] = True
+        shape = {"in_size": x.shape[1], "num_targets": num_targets}
+        shape |= {"num_data": num_rows, "num_train": int(num_rows - held_out.sum())}
+        model = self._built(shape)
+        lengths = plan(num_rows, self.batch_size, self.num_warmup, self.num_samples, self.num_draws)
+        deadline = None if self.max_seconds is None else begin + self.max_seconds
+        old = None
+        if more:
+            old = self._result(model)
+            state = restored_state(model, len(self._state[0][0]), self._state)
+            old = Result(old.draws, old.info, old.warmup_info, state, old.config, old.seconds, False)
+            start, lengths = old, lengths._replace(num_warmup=0)
+        else:
+            start = warm_start(
+                keys[0], model, data, held_out,
+                num_members=self.num_chains, max_epochs=self.max_epochs, patience=self.patience,
+                max_seconds=None if self.max_seconds is None else TRAINING_SHARE * self.max_seconds,
+                progress_bar=bool(self.verbose),
+            )  # fmt: skip
+        result, lengths = run_chains(keys[1], model, data, start, lengths, deadline, bool(self.verbose))
+        if old is not None:
+            result = joined([old, result])
+        self._shape, self._digest, self._state = shape, digest, stored_state(result)
+        self.draws_ = dict(zip(leaf_paths(result.draws), map(np.asarray, jax.tree.leaves(result.draws)), strict=True))
+        self.lengths_ = {"num_chains": len(next(iter(self.draws_.values()))), **lengths._asdict()}
+        self.info_ = {name: np.asarray(leaf) for name, leaf in result.info._asdict().items()}
+
+    def _built(self, shape: dict[str, int]) -> Model:
+        likelihood = self._likelihood(shape["num_targets"])
+        model = build(
+            self.network, np.atleast_1d(self.hidden).tolist(), self.activation, likelihood, self.prior, self.algorithm,
+            **shape,
+        )  # fmt: skip
+        return model
+
+    def _likelihood(self, num_targets: int) -> Likelihood | None:
+        raise NotImplementedError
+
+    # Predicting -------------------------------------------------------------------------------------------------
+
+    @property
+    def _fitted_model(self) -> Model:
+        check_is_fitted(self)
+        return self._built(self._shape)
+
+    @property
+    def posterior_(self) -> Any:
+        """The posterior that was sampled, of standardised data."""
+        return self._fitted_model.posterior
+
+    @property
+    def result_(self) -> Result:
+        """The draws as `sx.sample` returns them, for `sx.predict` and `sx.diagnose`; units are standardised."""
+        return self._result(self._fitted_model)
+
+    def _result(self, model: Model) -> Result:
+        like = jax.eval_shape(model.posterior.init, jax.random.key(0))
+        draws = jax.tree.unflatten(jax.tree.structure(like), [self.draws_[name] for name in leaf_paths(like)])
+        info = namedtuple("Info", tuple(self.info_))(**self.info_)
+        return Result(draws, info, None, None, dict(self.lengths_), math.nan, False)
+
+    def _predicted(self, X: Any) -> tuple[Prediction, int]:
+        """The prediction for standardised X, whose last block is filled up, and the number of rows of X."""
+        model = self._fitted_model
+        x = self._x_scaling.apply(self._checked(X))
+        blocks = -(-len(x) // ROWS)
+        rows = np.minimum(np.arange(blocks * ROWS), len(x) - 1)
+        dtype = next(iter(self.draws_.values())).dtype
+        return predict(model.posterior, self._result(model), x[rows].astype(dtype), batch_size=ROWS), len(x)
+
+    @property
+    def _x_scaling(self) -> Scaling:
+        return Scaling(self.x_mean_, self.x_scale_)
+
+    # Keeping ----------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Writes the fitted model to a new directory, preprocessing included: JSON and safetensors, no pickle.
+
+        The chains' states are not kept: a model that was loaded predicts, but does not go on sampling. A network of
+        one's own, a function, cannot be written down and is given again to `load`.
+
+        Args:
+            path: the directory; made, with its parents.
+
+        Raises:
+            FileExistsError: if there is something already.
+            NotFittedError: if the model is not fitted.
+        """
+        check_is_fitted(self)
+        write_model(Path(path), self)
+
+    @classmethod
+    def load(cls, path: str | Path, *, network: Any = None) -> Any:
+        """Reads a model that `save` wrote; neither the training data nor pickle are needed.
+
+        Args:
+            path: the directory.
+            network: the one that the model was fitted with, if it was not the default one.
+
+        Raises:
+            FileNotFoundError: if there is no such model.
+            ValueError: if it is one of another class, was written by a newer version, or needs its network.
+        """
+        return read_model(Path(path), cls, network)
+
+
+def columns(array: np.ndarray) -> np.ndarray:
+    """Targets as `(N, K)`."""
+    return array[:, None] if array.ndim == 1 else array

@@ -1,0 +1,142 @@
+"""A warm start, and chains from it, within a time budget."""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smilax.ensemble import train_ensemble
+from smilax.estimators.lengths import Plan, shortened
+from smilax.estimators.model import Model
+from smilax.packing import pack, packable
+from smilax.result import Result, RunState
+from smilax.sampling import sample
+
+# The share of the time that the warm start may take, and that of a chunk after which the clock is looked at.
+TRAINING_SHARE = 0.3
+PIECES = 8
+# Compiling warm-up takes about so many times as long as compiling the steps after it.
+WARMUP_COMPILATION = 2.0
+# Chains do not start at a smaller noise than this, in standard deviations of the target: a network that fits every
+# training target exactly would set the scale to nothing, and no step size would do there.
+LEAST_LOG_SCALE = -5.0
+
+
+class Fitted(NamedTuple):
+    """Draws and where the chains stand.
+
+    Attributes:
+        result: of the sampling, with the state to go on from.
+        plan: the lengths that were run.
+    """
+
+    result: Result
+    plan: Plan
+
+
+def warm_start(
+    key: jax.Array,
+    model: Model,
+    data: tuple,
+    held_out: np.ndarray,
+    *,
+    num_members: int,
+    max_epochs: int,
+    patience: int,
+    max_seconds: float | None,
+    progress_bar: bool,
+) -> Any:
+    """A deep ensemble, fitted to the rows that are not held out; leaves have a leading member axis."""
+    train = tuple(leaf[~held_out] for leaf in data)
+    valid = tuple(leaf[held_out] for leaf in data) if held_out.any() else None
+    members = train_ensemble(
+        key, model.training, train, valid, num_members=num_members, max_epochs=max_epochs, patience=patience,
+        batch_size=min(32, len(train[0])), max_seconds=max_seconds, progress_bar=progress_bar,
+    )  # fmt: skip
+    if "likelihood" not in members:
+        return members
+    likelihood = {name: jnp.maximum(leaf, LEAST_LOG_SCALE) for name, leaf in members["likelihood"].items()}
+    return {**members, "likelihood": likelihood}
+
+
+def run_chains(
+    key: jax.Array, model: Model, data: tuple, start: Any, plan: Plan, deadline: float | None, progress_bar: bool
+) -> Fitted:
+    """Samples from `start`: parameters with a leading chain axis, or a `Result` to go on from.
+
+    Args:
+        key: random key.
+        model: posterior and sampler.
+        data: all rows.
+        start: where the chains start.
+        plan: lengths wanted.
+        deadline: on the clock `time.perf_counter`; None for the whole plan. The first steps are timed, and the plan is
+            shortened to what there is time for.
+        progress_bar: whether to show one.
+    """
+
+    def run(params, num_warmup, num_samples):
+        return sample(
+            key, model.algorithm, data, params, num_warmup=num_warmup, num_samples=num_samples,
+            thinning=plan.thinning, batch_size=plan.batch_size, progress_bar=progress_bar,
+        )  # fmt: skip
+
+    if deadline is None:
+        return Fitted(run(start, plan.num_warmup, plan.num_samples), plan)
+
+    piece = max(1, plan.num_samples // plan.thinning // PIECES) * plan.thinning
+    # Pieces of one length share one program, so the first of the two pays for the compilation of all.
+    first, second = (run(start, 0, piece).seconds for _ in range(2))
+    left = deadline - time.perf_counter()
+    if plan.num_warmup:
+        left -= WARMUP_COMPILATION * max(0.0, first - second)
+    plan = shortened(plan, left / second * piece)
+    result = run(start, plan.num_warmup, min(piece, plan.num_samples))
+    parts = [result]
+    done = min(piece, plan.num_samples)
+    while done + piece <= plan.num_samples and time.perf_counter() < deadline and not result.interrupted:
+        result = run(result, 0, piece)
+        parts.append(result)
+        done += piece
+    return Fitted(joined(parts), plan._replace(num_samples=done))
+
+
+def joined(parts: list[Result]) -> Result:
+    """One result from successive ones of the same chains."""
+    last = parts[-1]
+
+    def join(*leaves):
+        return np.concatenate([np.asarray(leaf) for leaf in leaves], axis=1)
+
+    return Result(
+        draws=jax.tree.map(join, *(part.draws for part in parts)),
+        # By name: a model that was fitted before has its reports in a tuple of its own.
+        info=last.info._replace(**{n: join(*(getattr(part.info, n) for part in parts)) for n in last.info._fields}),
+        warmup_info=parts[0].warmup_info,
+        state=last.state,
+        config=last.config,
+        seconds=sum(part.seconds for part in parts),
+        interrupted=last.interrupted,
+    )
+
+
+def stored_state(result: Result) -> tuple[list[np.ndarray], int]:
+    """The chains' states as plain arrays, and the number of steps they have taken."""
+    assert result.state is not None
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(result.state.chains)], result.state.step
+
+
+def restored_state(model: Model, num_chains: int, state: tuple[list[np.ndarray], int]) -> RunState:
+    """The inverse of `stored_state`."""
+    leaves, step = state
+    keys = jax.random.split(jax.random.key(0), num_chains)
+
+    def states(keys):
+        params = jax.vmap(model.posterior.init)(keys)
+        one = jax.eval_shape(model.posterior.init, keys[0])
+        return jax.vmap(model.algorithm.init)(keys, jax.vmap(pack)(params) if packable(one) else params)
+
+    treedef = jax.tree.structure(jax.eval_shape(states, keys))
+    return RunState(jax.tree.unflatten(treedef, [jnp.asarray(leaf) for leaf in leaves]), step)

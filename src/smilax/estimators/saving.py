@@ -1,0 +1,108 @@
+"""A fitted model in one directory: `model.json` and `arrays.safetensors`."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smilax import likelihoods, priors
+from smilax.store import read_shard, write_shard
+
+FORMAT = 1
+SETTINGS, ARRAYS = "model.json", "arrays.safetensors"
+# Attributes that prediction needs, by where they go.
+_ARRAYS = ("x_mean_", "x_scale_", "y_mean_", "y_scale_")
+_JSON = ("n_features_in_", "n_outputs_", "lengths_", "_shape", "_ndim", "_digest")
+
+
+def write_model(path: Path, estimator: Any) -> None:
+    """Writes a fitted estimator; `model.json` comes last, so that a model is there in full or not at all."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} exists already and is not empty; save to a new directory")
+    state = vars(estimator)
+    arrays = {f"draws/{name}": leaf for name, leaf in estimator.draws_.items()}
+    arrays |= {f"info/{name}": leaf for name, leaf in estimator.info_.items()}
+    arrays |= {name: state[name] for name in _ARRAYS if name in state}
+    classes = state.get("classes_")
+    described = {
+        "format": FORMAT,
+        "estimator": type(estimator).__name__,
+        "settings": {name: _described(value) for name, value in estimator.get_params(deep=False).items()},
+        "attributes": {name: state[name] for name in _JSON if name in state},
+        "feature_names": [str(name) for name in state["feature_names_in_"]] if "feature_names_in_" in state else None,
+        "classes": None if classes is None else {"dtype": classes.dtype.str, "values": classes.tolist()},
+        "leaves": list(estimator.draws_),
+    }
+    path.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(described, indent=1, default=_number, allow_nan=False)
+    write_shard(path, ARRAYS, arrays)
+    (path / SETTINGS).write_text(text + "\n", encoding="utf-8")
+
+
+def read_model(path: Path, cls: type, network: Any) -> Any:
+    """The estimator that `write_model` wrote."""
+    file = path / SETTINGS
+    if not file.is_file():
+        raise FileNotFoundError(f"{path} holds no model: it has no {SETTINGS}")
+    described = json.loads(file.read_text(encoding="utf-8"))
+    if described.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {described.get('format')}; this version of smilax reads format {FORMAT}")
+    if described["estimator"] != cls.__name__:
+        name = described["estimator"]
+        raise ValueError(f"{path} holds a {name}: load it with sx.{name}.load")
+    settings = {name: _restored(value) for name, value in described["settings"].items()}
+    if settings["network"] is _OWN:
+        if network is None:
+            raise ValueError(f"{path} holds a model with a network of its own: give it again, load(path, network=...)")
+        settings["network"] = network
+    elif network is not None:
+        raise ValueError(f"{path} holds a model with the default network: load it without network=")
+    estimator = cls(**{name: None if value is _OWN else value for name, value in settings.items()})
+    arrays = read_shard(path / ARRAYS)
+    state: dict[str, Any] = {**described["attributes"], "_state": None}
+    state["draws_"] = {name: arrays[f"draws/{name}"] for name in described["leaves"]}
+    state["info_"] = {k.removeprefix("info/"): v for k, v in arrays.items() if k.startswith("info/")}
+    state |= {name: arrays[name] for name in _ARRAYS if name in arrays}
+    if described["feature_names"] is not None:
+        state["feature_names_in_"] = np.asarray(described["feature_names"], object)
+    if described["classes"] is not None:
+        dtype = np.dtype(described["classes"]["dtype"])
+        state["classes_"] = np.asarray(described["classes"]["values"], dtype)
+    vars(estimator).update(state)
+    return estimator
+
+
+class _Own:
+    """Stands for a setting that cannot be written down."""
+
+
+_OWN = _Own()
+
+
+def _described(value: Any) -> Any:
+    for module in (likelihoods, priors):
+        kind = type(value).__name__
+        if getattr(module, kind, None) is type(value) and dataclasses.is_dataclass(value):
+            return {"of": module.__name__.rpartition(".")[2], "name": kind, "fields": dataclasses.asdict(value)}  # type: ignore[arg-type]
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_number(item) if isinstance(item, np.generic) else item for item in value]
+    if isinstance(value, np.generic):
+        return _number(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else {"own": type(value).__name__}
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} cannot be written as JSON")
+
+
+def _restored(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return tuple(value) if isinstance(value, list) else value
+    if "own" in value:
+        return _OWN
+    module = {"likelihoods": likelihoods, "priors": priors}[value["of"]]
+    return getattr(module, value["name"])(**value["fields"])

@@ -1,0 +1,301 @@
+"""scikit-learn estimators."""
+
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures
+from sklearn.utils import estimator_checks as checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import smilax as sx
+from smilax.estimators import fitting
+
+pytestmark = pytest.mark.once
+
+
+@dataclasses.dataclass(frozen=True)
+class Quick:
+    """A sampler that compiles quickly stands in for ismile: what is tested here is the estimator around it."""
+
+    step_size: float = 1e-5
+
+    def __call__(self, posterior):
+        return sx.sgld(posterior, self.step_size)
+
+
+QUICK = {
+    "hidden": (8,), "num_chains": 2, "num_warmup": 0, "num_samples": 4, "max_epochs": 60,
+    "algorithm": Quick(),
+}  # fmt: skip
+# Two fits that weigh samples and repeat them differ in the numbers drawn.
+STOCHASTIC = {
+    f"check_sample_weight_equivalence_on_{kind}_data": "draws of a sampler agree in distribution only"
+    for kind in ("dense", "sparse")
+}
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(60, 3)) * np.array([1.0, 100.0, 0.01]) + 5
+Y = (X - 5) @ np.array([1.0, 0.02, -50.0]) + 0.3 * RNG.normal(size=60)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Dozens of shapes are compiled here, and each program runs for milliseconds."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.mark.truth
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks(
+    [sx.SmileRegressor(**QUICK), sx.SmileClassifier(**QUICK)], expected_failed_checks=lambda estimator: STOCHASTIC
+)
+def test_scikit_learn_checks(estimator, check):
+    # Each of the hundred compiles programs for a data set of another shape.
+    check(estimator)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("estimator", [sx.SmileRegressor(**QUICK), sx.SmileClassifier(**QUICK)], ids=["reg", "class"])
+def test_some_scikit_learn_checks(estimator):
+    name = type(estimator).__name__
+    for check in (
+        checks.check_estimator_cloneable,
+        checks.check_estimator_repr,
+        checks.check_no_attributes_set_in_init,
+        checks.check_parameters_default_constructible,
+        checks.check_get_params_invariance,
+        checks.check_set_params,
+        checks.check_estimators_unfitted,
+        checks.check_estimators_nan_inf,
+        checks.check_estimator_sparse_tag,
+        checks.check_fit1d,
+        checks.check_fit2d_predict1d,
+        checks.check_estimators_empty_data_messages,
+        checks.check_n_features_in_after_fitting,
+    ):
+        check(name, clone(estimator))
+
+
+@pytest.fixture(scope="module")
+def model():
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    return sx.SmileRegressor(**QUICK, random_state=0).fit(frame, Y)
+
+
+def test_predictions_fit_each_other(model):
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    mean, std = model.predict(frame, return_std=True)
+    quantiles = model.predict_quantiles(frame, [0.05, 0.5, 0.95])
+    lower, upper = model.predict_interval(frame, 0.9)
+    assert quantiles.shape == (60, 3)
+    np.testing.assert_allclose(quantiles[:, 0], lower)
+    np.testing.assert_allclose(quantiles[:, 2], upper)
+    samples = model.sample_posterior(frame, 4000, random_state=0)
+    assert samples.shape == (60, 4000)
+    np.testing.assert_allclose(samples.mean(axis=1), mean, atol=0.1 * std.max())
+    np.testing.assert_allclose(samples.std(axis=1), std, rtol=0.1)
+    # The density of a fine grid of targets sums to one, in the targets' own units.
+    grid = np.linspace(mean[0] - 8 * std[0], mean[0] + 8 * std[0], 512)
+    density = np.exp(model.log_prob(frame.iloc[[0] * len(grid)], grid))
+    assert density.sum() * (grid[1] - grid[0]) == pytest.approx(1, abs=1e-3)
+
+
+def test_warm_start_draws_more_from_the_same_chains():
+    model = sx.SmileRegressor(**QUICK, warm_start=True, random_state=0).fit(X, Y)
+    first = {name: leaf.copy() for name, leaf in model.draws_.items()}
+    # The chains survive a pickle.
+    model = joblib.load(_dumped(model)).fit(X, Y)
+    for name, leaf in model.draws_.items():
+        assert leaf.shape[1] == 2 * first[name].shape[1]
+        np.testing.assert_array_equal(leaf[:, : first[name].shape[1]], first[name])
+    with pytest.raises(
+        ValueError, match="warm_start=True draws more from the same posterior, and these are other data"
+    ):
+        model.fit(X, Y[::-1])
+
+
+def _dumped(model):
+    import io
+
+    file = io.BytesIO()
+    joblib.dump(model, file)
+    file.seek(0)
+    return file
+
+
+def test_two_targets_have_their_own_noise():
+    both = np.column_stack([Y, 1000 * RNG.normal(size=60)])
+    model = sx.SmileRegressor(**QUICK, random_state=0).fit(X, both)
+    mean, std = model.predict(X, return_std=True)
+    assert mean.shape == std.shape == (60, 2)
+    assert model.predict_quantiles(X[:5], [0.1, 0.9]).shape == (5, 2, 2)
+    assert std[0, 1] / model.y_scale_[1] > 1.5 * std[0, 0] / model.y_scale_[0]
+    assert model.log_prob(X, both).shape == (60,)
+
+
+def test_weights_count_rows():
+    # Of the second half, which says the opposite, nothing is left at weight zero; and it wins at a large weight.
+    x, y = np.concatenate([X, X]), np.concatenate([Y, 2 * Y.mean() - Y])
+    first = np.repeat([1.0, 0.0], 60)
+    model = sx.SmileRegressor(**QUICK, random_state=0).fit(x, y, sample_weight=first)
+    assert model.score(X, Y) > 0.5
+    assert model.posterior_.num_data == 60
+    model = sx.SmileRegressor(**QUICK, random_state=0).fit(x, y, sample_weight=np.repeat([0.05, 1.0], 60))
+    assert model.score(X, 2 * Y.mean() - Y) > 0.5
+
+
+def test_clones_share_what_was_compiled():
+    algorithm = functools.partial(sx.sgld, step_size=1e-5)
+    model = sx.SmileRegressor(**{**QUICK, "algorithm": algorithm}, random_state=0).fit(X, Y)
+    assert clone(model).fit(X, Y).posterior_ is model.posterior_
+
+
+def test_the_same_seed_gives_the_same_draws(model):
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    again = clone(model).fit(frame, Y)
+    other = clone(model).set_params(random_state=1).fit(frame, Y)
+    for name, leaf in model.draws_.items():
+        np.testing.assert_array_equal(leaf, again.draws_[name])
+        assert not np.array_equal(leaf, other.draws_[name])
+
+
+def test_max_seconds_cuts_the_lengths(monkeypatch):
+    # A clock that a step of the chains moves on, whatever the machine: no compilation, a thousand steps a second.
+    clock = [0.0]
+    monkeypatch.setattr(fitting.time, "perf_counter", lambda: clock[0])
+    original = fitting.sample
+
+    def sample(*args, **settings):
+        result = original(*args, **settings)
+        seconds = (settings["num_warmup"] + settings["num_samples"]) / 1000
+        clock[0] += seconds
+        return dataclasses.replace(result, seconds=seconds)
+
+    monkeypatch.setattr(fitting, "sample", sample)
+    settings = {**QUICK, "num_warmup": 8000, "num_samples": 4000, "num_draws": 40, "max_epochs": 2}
+    model = sx.SmileRegressor(**settings, max_seconds=7.0, random_state=0).fit(X, Y)
+    # Twice an eighth of the sampling, to measure; then two thirds of the rest are warm-up.
+    assert model.lengths_["num_warmup"] == 4000
+    assert model.lengths_["num_samples"] == 2000
+    assert model.draws_["network/layers/0/weight"].shape[:2] == (2, 20)
+    # A tenth is taken in any case, and no more than was wanted.
+    short = sx.SmileRegressor(**settings, max_seconds=1e-3, random_state=0).fit(X, Y)
+    assert (short.lengths_["num_warmup"], short.lengths_["num_samples"]) == (800, 400)
+    whole = sx.SmileRegressor(**settings, max_seconds=1e6, random_state=0).fit(X, Y)
+    assert (whole.lengths_["num_warmup"], whole.lengths_["num_samples"]) == (8000, 4000)
+
+
+@pytest.mark.parametrize(
+    "likelihood", [sx.likelihoods.Gaussian("input"), sx.likelihoods.StudentT(), sx.likelihoods.Poisson()], ids=repr
+)
+def test_other_likelihoods(likelihood):
+    counts = RNG.poisson(np.exp(1 + (X[:, 0] - 5))).astype(float)
+    model = sx.SmileRegressor(likelihood=likelihood, **QUICK, random_state=0).fit(X, counts)
+    mean, std = model.predict(X, return_std=True)
+    assert mean.shape == std.shape == (60,) and np.all(std > 0)
+    assert model.score(X, counts) > 0.2
+    lower, upper = model.predict_interval(X, 0.9)
+    assert np.mean((lower <= counts) & (counts <= upper)) > 0.7
+    assert np.all(np.isfinite(model.log_prob(X, counts)))
+
+
+def test_a_network_of_ones_own(tmp_path):
+    def network(in_size, out_size):
+        return sx.from_equinox(lambda key: eqx.nn.Linear(in_size, out_size, key=key))
+
+    model = sx.SmileRegressor(network=network, **QUICK, random_state=0).fit(X, Y)
+    assert model.score(X, Y) > 0.8
+    assert set(model.draws_) == {"network/weight", "network/bias", "likelihood/log_scale"}
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="network of its own: give it again"):
+        sx.SmileRegressor.load(tmp_path / "model")
+    loaded = sx.SmileRegressor.load(tmp_path / "model", network=network)
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+
+
+def test_in_pipelines_searches_and_cross_validation():
+    pipeline = make_pipeline(PolynomialFeatures(1, include_bias=False), sx.SmileRegressor(**QUICK, random_state=0))
+    search = GridSearchCV(pipeline, {"smileregressor__hidden": [(4,), (8,)]}, cv=2).fit(X, Y)
+    assert search.best_score_ > 0.5
+    labels = np.where(Y > np.median(Y), "high", "low")
+    classifier = sx.SmileClassifier(**QUICK, random_state=0)
+    assert cross_val_score(clone(classifier), X, labels, cv=2).mean() > 0.7
+    probabilities = classifier.fit(X, labels).predict_proba(X)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+    assert set(classifier.predict(X)) == {"high", "low"}
+    assert classifier.sample_posterior(X[:4], 7).shape == (4, 7)
+
+
+def test_a_saved_model_predicts_in_another_process(tmp_path, model):
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    model.save(tmp_path / "model")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["arrays.safetensors", "model.json"]
+    code = """
+import json, sys
+import smilax as sx, pandas as pd
+model = sx.SmileRegressor.load(sys.argv[1])
+frame = pd.DataFrame(json.loads(sys.argv[2]), columns=["a", "b", "c"])
+print(json.dumps(model.predict(frame).tolist()))
+"""
+    arguments = [str(tmp_path / "model"), json.dumps(X[:7].tolist())]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(json.loads(done.stdout), model.predict(frame.iloc[:7]), rtol=1e-5)
+    with pytest.raises(FileExistsError, match="exists already"):
+        model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="holds a SmileRegressor: load it with sx.SmileRegressor.load"):
+        sx.SmileClassifier.load(tmp_path / "model")
+    with pytest.raises(FileNotFoundError, match="holds no model"):
+        sx.SmileRegressor.load(tmp_path)
+    loaded = sx.SmileRegressor.load(tmp_path / "model").set_params(warm_start=True)
+    with pytest.raises(ValueError, match="other data|loaded from a directory"):
+        loaded.fit(frame, Y)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"activation": "sine"}, "activation must be one of 'relu', 'silu', 'tanh', got 'sine'"),
+        ({"num_chains": 0}, "num_chains must be at least 1"),
+        ({"max_seconds": -1}, "max_seconds must be positive"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be in"),
+        ({"hidden": "wide"}, "hidden must be a sequence"),
+        ({"network": 3}, "network must be None, an sx.Network"),
+        ({"likelihood": sx.likelihoods.Categorical()}, "likelihood must be None or one of sx.likelihoods for numbers"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        sx.SmileRegressor(**{**QUICK, **settings}).fit(X, Y)
+
+
+def test_columns_that_are_no_numbers_are_named():
+    frame = pd.DataFrame({"a": X[:, 0], "city": ["here"] * len(X)})
+    with pytest.raises(ValueError, match=r"columns \['city'\] of X are no numbers; encode them"):
+        sx.SmileRegressor(**QUICK).fit(frame, Y)
+
+
+def test_the_page_on_tables_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).resolve().parent.parent / "docs" / "tabular.md").read_text()
+    block = text.split("```python\n")[1].split("```")[0]
+    assert "max_seconds=20" in block
+    block = block.replace("max_seconds=20", "**QUICK")
+    scope = {"QUICK": QUICK}
+    exec(compile(block, "docs/tabular.md", "exec"), scope)
+    np.testing.assert_allclose(scope["again"], scope["mean"], rtol=1e-6)
