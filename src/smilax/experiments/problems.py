@@ -13,6 +13,14 @@ class ConfigError(ValueError):
     Attributes:
         source: the file or experiment.
         problems: one sentence for each thing that is wrong.
+
+    Example:
+        >>> import smilax as sx
+        >>> try:
+        ...     sx.experiments.load_experiment("uci-enrgy")
+        ... except sx.experiments.ConfigError as error:
+        ...     print(error.problems[0][:65])
+        neither a file nor an experiment; did you mean 'uci-energy'? Allo
     """
 
     def __init__(self, source: str, problems: Iterable[str]):

@@ -25,11 +25,23 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows so far, as text."""
-    if not path.exists():
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a `results.csv` so far; the columns are in docs/experiments.md.
+
+    Args:
+        path: the file; one that is not there yet has no rows.
+
+    Returns:
+        A dictionary for each row, of text; what does not apply to a row is empty.
+
+    Example:
+        >>> import pathlib, smilax as sx
+        >>> sx.experiments.read_rows(pathlib.Path("nowhere.csv"))
+        []
+    """
+    if not Path(path).exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
+    with Path(path).open(newline="", encoding="utf-8") as file:
         # A row that was being written when the machine went down is no row.
         return [row for row in csv.DictReader(file) if None not in row.values()]
 
