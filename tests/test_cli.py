@@ -5,7 +5,7 @@ import smilax as sx
 from smilax import demo
 from smilax.cli import app
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("cache")]
 
 
 def test_demo_prints_a_table_and_draws_a_figure(tmp_path, monkeypatch):
@@ -50,3 +50,94 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
     result = CliRunner().invoke(app, ["demo", "--output", str(tmp_path / "nowhere" / "x.png")])
     assert result.exit_code == 2
     assert "does not exist" in result.output
+
+
+def smilax(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_run_list_and_dry_run():
+    listed = smilax("run", "--list")
+    assert listed.exit_code == 0
+    assert "uci-energy" in listed.output
+    planned = smilax(
+        "run", "uci-energy", "--sampler", "psmile,ismile", "--seeds", "1,2", "--size", "small", "--dry-run"
+    )
+    assert planned.exit_code == 0, planned.output
+    for word in ("seeds: 1, 2", "psmile-step_size=0.01", "ismile", "4 cases x 2 seeds", "nothing was run"):
+        assert word in planned.output
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((), "say what to run"),
+        (("uci-enrgy",), "did you mean 'uci-energy'?"),
+        (("uci-energy", "--sampler", "psmle"), "did you mean 'psmile'?"),
+        (("uci-energy", "--set", "run.num_sample=3"), "did you mean 'num_samples'?"),
+        (("uci-energy", "--seeds", "a"), "run.seeds: input should be a valid"),
+        (("uci-energy", "--data-dir", "nowhere"), "holds no uci_tabular.npz"),
+    ],
+)
+def test_run_refuses_with_exit_code_2(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = smilax("run", *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_info_resume_and_what_they_refuse(tmp_path, monkeypatch):
+    from smilax.experiments import Interrupted, running
+
+    config = tmp_path / "mine.toml"
+    config.write_text(
+        '[data]\nname = "diabetes"\n[model]\nname = "mlp"\nhidden = [3]\n[likelihood]\nname = "gaussian"\n'
+        '[warm_start]\nkind = "random"\n'
+        "[run]\nnum_chains = 2\nnum_warmup = 4\nnum_samples = 8\nthinning = 2\n"
+        'batch_size = 32\n[sampler]\nname = "sgld"\nstep_size = 1e-6\n'
+    )
+    original = running.sample
+
+    def stopped(*args, **options):
+        original(*args, **options)
+        raise Interrupted(tmp_path / "run")
+
+    monkeypatch.setattr(running, "sample", stopped)
+    cut = smilax("run", config, "--output", tmp_path / "run")
+    assert cut.exit_code == 130, cut.output
+    assert f"smilax resume {tmp_path / 'run'}" in cut.output
+    told = smilax("info", tmp_path / "run")
+    assert told.exit_code == 0
+    assert "scored: 1 of 2" in told.output
+    assert "seed 1 sgld" in told.output
+    resumed = smilax("resume", tmp_path / "run")
+    assert resumed.exit_code == 0, resumed.output
+    assert "deep_ensemble" in resumed.output
+    assert "sgld" in resumed.output
+    assert "scored: 2 of 2" in smilax("info", tmp_path / "run").output
+    draws = smilax("info", tmp_path / "run" / "seed1" / "sgld")
+    assert "status: finished" in draws.output
+    assert "draws of each chain so far: 4" in draws.output
+    again = smilax("run", config, "--output", tmp_path / "run")
+    assert again.exit_code == 2
+    assert "holds a run already" in again.output
+    for command in ("resume", "info"):
+        nowhere = smilax(command, tmp_path / "nowhere")
+        assert nowhere.exit_code == 2
+        assert str(tmp_path / "nowhere") in nowhere.output
+
+
+def test_bench_analytical_writes_table_and_figures(tmp_path):
+    result = smilax(
+        "bench", "analytical", "--output", tmp_path / "a", "--noises", "isotropic", "--samplers", "sghmc",
+        "--steps", 20, "--seeds", 1, "--no-mixture",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    lines = (tmp_path / "a" / "biases.csv").read_text().splitlines()
+    assert lines[0] == "target,noise,law,sampler,step_size,seed,steps,bias"
+    assert len(lines) == 8
+    assert (tmp_path / "a" / "biases.png").exists()
+    wrong = smilax("bench", "analytical", "--noises", "isotopic")
+    assert wrong.exit_code == 2
+    assert "did you mean 'isotropic'?" in wrong.output

@@ -41,6 +41,7 @@ from smilax.streams import Stream as Stream
 
 if _TYPE_CHECKING:
     from smilax import datasets as datasets
+    from smilax import experiments as experiments
     from smilax import metrics as metrics
     from smilax import models as models
     from smilax import plots as plots
@@ -69,6 +70,7 @@ _LAZY = {
     "datasets": "smilax.datasets",
     "diagnose": "smilax.diagnostics",
     "from_blackjax": "smilax.interop.blackjax",
+    "experiments": "smilax.experiments",
     "from_equinox": "smilax.interop.equinox",
     "from_flax": "smilax.interop.flax",
     "from_numpyro": "smilax.interop.numpyro",
@@ -105,6 +107,7 @@ __all__ = [
     "distributed",
     "estimate",
     "from_blackjax",
+    "experiments",
     "from_equinox",
     "from_flax",
     "from_numpyro",

@@ -1,0 +1,56 @@
+"""The metrics of a run, as one row of the table."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from smilax import metrics
+from smilax.diagnostics.convergence import LEAST_DRAWS, split_rhat
+from smilax.diagnostics.quantities import watched
+from smilax.experiments.building import Problem
+from smilax.predict import predict
+
+COLUMNS = (
+    "experiment", "size", "seed", "case", "method", "settings", "order", "batch_size", "chains", "warmup", "steps",
+    "draws", "lppd", "rmse", "coverage90", "accuracy", "ece", "auroc", "worst_chain_lppd", "rhat", "step_size",
+    "accepted", "nonfinite_chains", "gradients", "seconds",
+)  # fmt: skip
+
+
+def scores(problem: Problem, draws: Any, task: str) -> dict[str, float]:
+    """Test metrics of the mixture over all draws, and of its worst chain.
+
+    Args:
+        problem: data and posterior.
+        draws: a result, or the members of an ensemble.
+        task: "regression" or "classes".
+    """
+    x, y = problem.data.test
+    prediction = predict(problem.posterior, draws, x)
+    found = {"lppd": metrics.lppd(prediction, y)}
+    if task == "classes":
+        found |= {"accuracy": metrics.accuracy(prediction, y), "ece": metrics.ece(prediction, y)}
+    else:
+        found |= {"rmse": metrics.rmse(prediction, y), "coverage90": metrics.coverage(prediction, y, 0.9)}
+    if problem.data.outside is not None:
+        found["auroc"] = metrics.auroc(prediction, predict(problem.posterior, draws, problem.data.outside))
+    found["worst_chain_lppd"] = min(metrics.lppd(chain, y) for chain in prediction.chains)
+    return found
+
+
+def health(problem: Problem, result: Any) -> dict[str, float]:
+    """How the chains went: R-hat of predictions, step size, accepted steps, chains that are no longer finite."""
+    finite = np.ones(result.num_chains, bool)
+    for leaf in jax.tree.leaves(result.draws):
+        # The last draw: nothing comes back from infinity.
+        finite &= np.isfinite(np.asarray(leaf[:, -1])).reshape(result.num_chains, -1).all(1)
+    found = {"nonfinite_chains": float(np.sum(~finite))}
+    if result.info is not None:
+        found["step_size"] = float(np.mean(np.asarray(result.info.step_size)[:, -1]))
+        found["accepted"] = float(np.mean(result.info.accepted))
+    if result.num_draws >= LEAST_DRAWS and finite.all():
+        rhat = split_rhat(watched(result, problem.posterior, None, 0, problem.data.test[0]).values)
+        if np.isfinite(rhat).any():
+            found["rhat"] = float(np.nanmax(rhat))
+    return found

@@ -1,0 +1,137 @@
+"""Data sets by name: each gives rows for training, validation and test, and says what its targets are."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from smilax import datasets
+
+Task = Literal["regression", "classes"]
+DataDir = str | Path | None
+
+
+class Data(NamedTuple):
+    """What an experiment works on.
+
+    Attributes:
+        train, valid, test: each `(x, y)`, rows on the leading axis.
+        outside: inputs that are unlike these, to be told from them by their uncertainty; or None.
+    """
+
+    train: tuple[np.ndarray, np.ndarray]
+    valid: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+    outside: np.ndarray | None = None
+
+
+class Source(NamedTuple):
+    """A data set.
+
+    Attributes:
+        load: `load(data_dir, seed, **options)`; the options are keys of `[data]`.
+        task: of its targets; None if an option `task` says so.
+        about: one line.
+    """
+
+    load: Callable[..., Data]
+    task: Task | None
+    about: str
+
+
+def _uci(name: str) -> Callable[..., Data]:
+    def load(data_dir: DataDir, seed: int, *, fractions: list[float] | None = None) -> Data:
+        options = {} if fractions is None else {"fractions": (fractions[0], fractions[1])}
+        return Data(*datasets.uci(name, data_dir, seed=seed, **options))
+
+    return load
+
+
+def npz(
+    data_dir: DataDir,
+    seed: int,
+    *,
+    file: str,
+    task: Task,
+    valid_rows: int,
+    split_seed: int | None = None,
+    outside: str | None = None,
+) -> Data:
+    """Arrays `x_train`, `y_train`, `x_test` and `y_test` of an npz file in the data directory.
+
+    Args:
+        data_dir: the folder.
+        seed: of the run.
+        file: name of the file.
+        task: what the targets are.
+        valid_rows: so many of the training rows, chosen at random, are for validation.
+        split_seed: of that choice; None takes the run's seed.
+        outside: another file, whose `x_test` are inputs unlike these.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it lacks an array, or has too few rows.
+    """
+    x, y, x_test, y_test = _arrays(data_dir, file, ("x_train", "y_train", "x_test", "y_test"))
+    if not 0 < valid_rows < len(y):
+        raise ValueError(f"data.valid_rows must be from 1 to {len(y) - 1}, got {valid_rows}")
+    rows = np.random.default_rng(seed if split_seed is None else split_seed).permutation(len(y))
+    train, valid = rows[valid_rows:], rows[:valid_rows]
+    as_target = np.int32 if task == "classes" else np.float32
+    y, y_test = y.astype(as_target), y_test.astype(as_target)
+    beside = None if outside is None else _arrays(data_dir, outside, ("x_test",))[0]
+    return Data((x[train], y[train]), (x[valid], y[valid]), (x_test, y_test), beside)
+
+
+def _arrays(data_dir: DataDir, file: str, names: tuple[str, ...]) -> list[np.ndarray]:
+    if data_dir is None:
+        raise FileNotFoundError(f"data.file = {file!r} is looked for in the data directory: give --data-dir FOLDER")
+    path = Path(data_dir) / file
+    if not path.is_file():
+        raise FileNotFoundError(f"the data directory {str(data_dir)!r} holds no {file}")
+    with np.load(path) as arrays:
+        missing = [name for name in names if name not in arrays]
+        if missing:
+            raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}")
+        return [arrays[name] for name in names]
+
+
+def _bundled(name: str, task: Task) -> Callable[..., Data]:
+    def load(data_dir: DataDir, seed: int) -> Data:
+        import sklearn.datasets
+
+        x, y = getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)
+        rows = np.random.default_rng(seed).permutation(len(x))
+        train, valid, test = np.split(rows, [int(0.7 * len(x)), int(0.8 * len(x))])
+        spread = x[train].std(0)
+        x = ((x - x[train].mean(0)) / np.where(spread > 0, spread, 1)).astype(np.float32)
+        if task == "classes":
+            y = y.astype(np.int32)
+        else:
+            y = ((y - y[train].mean()) / y[train].std()).astype(np.float32)
+        return Data((x[train], y[train]), (x[valid], y[valid]), (x[test], y[test]))
+
+    return load
+
+
+# To add a data set: a function that loads it, and a line here.
+SOURCES: dict[str, Source] = {
+    "airfoil": Source(_uci("airfoil"), "regression", "UCI, 1,503 rows; OpenML or uci_tabular.npz"),
+    "energy": Source(_uci("energy"), "regression", "UCI, 768 rows; OpenML or uci_tabular.npz"),
+    "bikesharing": Source(_uci("bikesharing"), "regression", "UCI, 17,379 rows; OpenML or uci_tabular.npz"),
+    "diabetes": Source(_bundled("diabetes", "regression"), "regression", "scikit-learn, 442 rows"),
+    "breast_cancer": Source(_bundled("breast_cancer", "classes"), "classes", "scikit-learn, 569 rows, 2 classes"),
+    "digits": Source(_bundled("digits", "classes"), "classes", "scikit-learn, 1,797 rows of 64 pixels, 10 classes"),
+    "npz": Source(npz, None, "your file with x_train, y_train, x_test, y_test"),
+}
+
+
+def load_data(source: Source, data_dir: DataDir, seed: int, options: dict[str, Any], rows: Any, test_rows: Any) -> Data:
+    """The data of a run, cut to the rows that the configuration asks for."""
+    data = source.load(data_dir, seed, **options)
+
+    def cut(part: Any, most: int | None) -> Any:
+        return None if part is None else tuple(a[:most] for a in part) if isinstance(part, tuple) else part[:most]
+
+    return Data(cut(data.train, rows), cut(data.valid, rows), cut(data.test, test_rows), cut(data.outside, test_rows))
