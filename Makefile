@@ -4,7 +4,7 @@ JOBS ?= 2
 BIN := .venv/bin
 # Test files differ in length by minutes: an idle worker takes over what another has left.
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
-BENCHMARKS ?= benchmarks/step_cost.py benchmarks/convolution.py benchmarks/storage.py
+BENCHMARKS ?= benchmarks/step_cost.py benchmarks/convolution.py benchmarks/storage.py benchmarks/devices.py
 
 # Figures are written to files, never shown.
 export MPLBACKEND := Agg
@@ -54,7 +54,7 @@ truth: install ## the slow tests, then every sampler against reference posterior
 	$(BIN)/python -m pytest -q -m truth
 	$(BIN)/python -m benchmarks.truth
 
-bench: install ## measure the cost of a step, of a convolution, and of storing draws
+bench: install ## measure the cost of a step, of a convolution, of storing draws, and what devices add
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean: ## remove what was built, but not .venv

@@ -1,9 +1,15 @@
-"""Speed of the draw store against np.save and fsync of the same bytes, and the memory of a run and of predict.
+"""Speed of the draw store against np.save and fsync of the same bytes, memory of a run and of predict, cost of a store.
 
-    python benchmarks/storage.py [--draws 200] [--repeats 3]
+    python benchmarks/storage.py [--draws 200] [--repeats 3] [--steps 400]
 
-A million parameters, eight chains: shards of 64 MB, np.save in files of the same size. Repeats are interleaved, medians
-are shown. The runs whose memory is measured are child processes; their peak must not depend on the number of draws.
+1. A million parameters, eight chains: shards of 64 MB, np.save in files of the same size. Repeats are interleaved,
+   medians are shown. The bar: written and read at half the speed of np.save and fsync, or more.
+2. Runs in child processes, with predictions from the store: their peak memory must not depend on the number of draws.
+   The bar: what eight times the draws add to it is less than a twentieth of what they add to the disk.
+3. Steps of `sgld`, which are the cheapest, at B = 256 on a network of a million parameters, one draw in 50 kept, with a
+   store and without, in turns. The bar: a store costs less than 5 %. Other work on the machine spoils this one.
+
+Prints PASS or FAIL, which is also the exit code.
 """
 
 import argparse
@@ -21,6 +27,13 @@ import numpy as np
 
 SHAPES = {"a": (784, 1000), "b": (1000,), "c": (1000, 200), "d": (200,), "e": (200, 70), "f": (70,)}
 CHAINS, PER_SHARD = 8, 2
+MEMORY_DRAWS = (100, 200, 400, 800)
+FAILURES = []
+
+
+def check(passed, text):
+    if not passed:
+        FAILURES.append(text)
 
 
 def write_plain(folder, blocks, count):
@@ -83,53 +96,124 @@ def speeds(draws, repeats, where):
         print(f"{name:18s} {statistics.median(values):7.0f} MB/s  ({min(values):.0f} to {max(values):.0f})")
     save = statistics.median(found["np.save + fsync"])
     for name in ("store, written", "store, read"):
-        print(f"{name} over np.save + fsync: {statistics.median(found[name]) / save:.2f} (bar 0.5)")
+        ratio = statistics.median(found[name]) / save
+        print(f"{name} over np.save + fsync: {ratio:.2f} (bar 0.5)", flush=True)
+        check(ratio >= 0.5, f"{name} at {ratio:.2f} of the speed of np.save and fsync")
 
 
-def peak_of_run(folder, draws):
-    """In a child: a run of a million parameters with a store, then predictions from it; peaks in MB."""
+def make_problem(rows):
     import jax
-    import jax.numpy as jnp
 
     import smilax as sx
 
     network = sx.models.mlp(784, 10, hidden=(1000, 200))
-    posterior = sx.bnn(network, sx.likelihoods.Categorical(), sx.priors.Normal(), num_data=64)
-    x = np.random.default_rng(0).normal(size=(64, 784)).astype(np.float32)
-    y = (np.arange(64) % 10).astype(np.int32)
-    start = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), posterior.init(jax.random.key(0)))
+    posterior = sx.bnn(network, sx.likelihoods.Categorical(), sx.priors.Normal(), num_data=rows)
+    x = np.random.default_rng(0).normal(size=(rows, 784)).astype(np.float32)
+    y = (np.arange(rows) % 10).astype(np.int32)
+    return posterior, (x, y), posterior.init(jax.random.key(0))
+
+
+def peak_of_run(folder, draws):
+    """In a child: a run of a million parameters with a store; its peak in MB."""
+    import jax
+
+    import smilax as sx
+
+    posterior, data, start = make_problem(64)
     sx.sample(
-        jax.random.key(0), sx.sgld(posterior, 1e-7), (x, y), start, num_chains=2, num_warmup=1, num_samples=draws,
+        jax.random.key(0), sx.sgld(posterior, 1e-7), data, start, num_chains=2, num_warmup=1, num_samples=draws,
         batch_size=8, store=folder, progress_bar=False,
     )  # fmt: skip
-    run = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    prediction = sx.predict(posterior, sx.load(folder), x)
-    assert np.isfinite(prediction.probs).all()
-    print(f"{run:.0f} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f}")
+    print(peak())
+
+
+def peak_of_predict(folder):
+    """In a child: predictions from the store; its peak in MB."""
+    import smilax as sx
+
+    posterior, (x, _), _ = make_problem(64)
+    assert np.isfinite(sx.predict(posterior, sx.load(folder), x).probs).all()
+    print(peak())
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def memory(where):
+    size = 2 * sum(int(np.prod(s)) for s in SHAPES.values()) * 4 / 1e6
+    found = {}
+    for draws in MEMORY_DRAWS:
+        folder = Path(where) / f"run-{draws}"
+        found[draws] = []
+        for arguments in (["--peak", str(folder), str(draws)], ["--peak", str(folder)]):
+            command = [sys.executable, __file__, *arguments]
+            found[draws].append(float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+        run, predict = found[draws]
+        print(
+            f"{draws} draws, {draws * size:.0f} MB on disk: peak of the run {run:.0f} MB, of predict {predict:.0f} MB"
+        )
+        shutil.rmtree(folder)
+    few, many = min(MEMORY_DRAWS), max(MEMORY_DRAWS)
+    for name, less, more in zip(("run", "predict"), found[few], found[many], strict=True):
+        check(more - less < 0.05 * (many - few) * size, f"memory of {name} grows from {less:.0f} to {more:.0f} MB")
+
+
+def overhead(steps, repeats, where):
+    import jax
+
+    import smilax as sx
+
+    posterior, data, start = make_problem(1000)
+    found, folder = {"without": [], "with": []}, Path(where) / "cost"
+    # The program is the same in all runs: it is compiled once, in a first one that does not count.
+    jax.config.update("jax_compilation_cache_dir", str(Path(where) / "cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    for number in range(repeats + 1):
+        for name, times in found.items():
+            begin = time.perf_counter()
+            sx.sample(
+                jax.random.key(0), sx.sgld(posterior, 1e-7), data, start, num_chains=2, num_warmup=0,
+                num_samples=steps, thinning=50, batch_size=256, store=folder if name == "with" else None,
+                progress_bar=False,
+            )  # fmt: skip
+            if number:
+                times.append(time.perf_counter() - begin)
+            shutil.rmtree(folder, ignore_errors=True)
+    cost = statistics.median(b / a for a, b in zip(found["without"], found["with"], strict=True)) - 1
+    for name, times in found.items():
+        print(
+            f"{name} a store: {steps / statistics.median(times):.2f} steps/s  ({min(times):.1f} to {max(times):.1f} s)"
+        )
+    print(f"a store costs {cost:.1%} (bar 5 %)", flush=True)
+    check(cost < 0.05, f"a store costs {cost:.1%}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--peak", nargs=2, metavar=("FOLDER", "DRAWS"), help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=["speed", "memory", "cost"], help="one part only")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--peak", nargs="+", metavar="WHAT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
-        peak_of_run(arguments.peak[0], int(arguments.peak[1]))
-        return
-    with tempfile.TemporaryDirectory(dir=".") as where:
-        speeds(arguments.draws, arguments.repeats, where)
-        shutil.rmtree(Path(where) / "store")
-        for draws in (50, 200, 400):
-            folder = Path(where) / f"run-{draws}"
-            command = [sys.executable, __file__, "--peak", str(folder), str(draws)]
-            peaks = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-            size = 2 * draws * sum(np.prod(s) for s in SHAPES.values()) * 4 / 1e6
-            print(
-                f"{draws} draws, {size:.0f} MB: peak of the run {peaks[0]} MB, with predict {peaks[1]} MB", flush=True
-            )
-            shutil.rmtree(folder)
+        folder, *draws = arguments.peak
+        peak_of_run(folder, int(draws[0])) if draws else peak_of_predict(folder)
+        return 0
+    print(f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    with tempfile.TemporaryDirectory(dir=".", prefix=".bench-") as where:
+        if arguments.only in (None, "speed"):
+            speeds(arguments.draws, arguments.repeats, where)
+            for name in ("store", "plain"):
+                shutil.rmtree(Path(where) / name)
+        if arguments.only in (None, "memory"):
+            memory(where)
+        if arguments.only in (None, "cost"):
+            overhead(arguments.steps, arguments.repeats, where)
+    print("FAIL: " + "; ".join(FAILURES) if FAILURES else "PASS")
+    return int(bool(FAILURES))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

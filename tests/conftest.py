@@ -10,6 +10,7 @@ os.environ["MPLBACKEND"] = "Agg"
 import jax
 import jaxtyping
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "smilax"
 
@@ -49,3 +50,24 @@ def pytest_collection_modifyitems(config, items):
 def key():
     """A fixed PRNG key."""
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A persistent compilation cache, for modules that compile the same few programs in every test.
+
+    Gives the environment variables with which a child process uses it too.
+    """
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield {name.upper(): str(value) for name, value in settings.items()}
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

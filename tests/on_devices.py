@@ -1,11 +1,15 @@
 """Run by tests/test_devices.py in a process of its own: the number of devices is fixed when JAX starts."""
 
+import contextlib
 import os
 import re
 import sys
 
-if __name__ == "__main__" and sys.argv[1] != "process":
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+if __name__ == "__main__":
+    # Most of the time goes into compiling.
+    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    if sys.argv[1] != "process":
+        os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +18,7 @@ import numpy as np
 jax.config.update("jax_enable_x64", True)
 
 import smilax as sx  # noqa: E402
-from smilax import chains  # noqa: E402
+from smilax import chains, feeds  # noqa: E402
 from smilax.geometry.choice import NAMES  # noqa: E402
 
 N, B = 400, 40
@@ -41,11 +45,11 @@ ALGORITHMS = {
 
 def run(name, num_chains=3, start=START, **changes):
     # The first geometry is made after twenty steps.
-    settings = {"num_warmup": 24, "num_samples": 4, "batch_size": B, "progress_bar": False} | changes
+    settings = {"data": (X, Y), "num_warmup": 24, "num_samples": 4, "batch_size": B, "progress_bar": False} | changes
     if name == "mclmc":
         settings["batch_size"] = None
     algorithm = ALGORITHMS[name]()
-    return sx.sample(jax.random.key(3), algorithm, (X, Y), start, num_chains=num_chains, **settings)
+    return sx.sample(jax.random.key(3), algorithm, params=start, num_chains=num_chains, **settings)
 
 
 def mesh(*shape, names=("chain", "data")):
@@ -72,18 +76,28 @@ def collectives(text):
     return re.findall(pattern, text)
 
 
+@contextlib.contextmanager
+def watching(look):
+    """Within, `look(program's text, data, new states)` is called for every chunk."""
+    original = chains.Phase.run
+
+    def watched(self, pool, states, data, bounds):
+        new = original(self, pool, states, data, bounds)
+        look(self._compiled.as_text(), data[0], new[0][0])
+        return new
+
+    chains.Phase.run = watched
+    try:
+        yield
+    finally:
+        chains.Phase.run = original
+
+
 def programs():
     """What the compiled programs say to one another: over "data" only, and never all of the data or parameters."""
     texts = []
-    original = chains.Phase.run
-
-    def spied(self, pool, states, data, bounds):
-        new = original(self, pool, states, data, bounds)
-        texts.append(self._compiled.as_text())
-        return new
-
-    chains.Phase.run = spied
-    run("psmile", 8, chain_method="parallel", mesh=mesh(4, 2))
+    with watching(lambda text, data, states: texts.append(text)):
+        run("psmile", 8, chain_method="parallel", mesh=mesh(4, 2))
     for text in texts:
         found = collectives(text)
         kinds = {kind for _, kind, _ in found}
@@ -94,8 +108,9 @@ def programs():
         gathered = [shape for shape, kind, _ in found if kind == "all-gather"]
         assert not any(str(N) in shape or str(N // 2) in shape or "f64" in shape for shape in gathered), gathered
     texts.clear()
-    run("psmile", 8, chain_method="parallel", mesh=mesh(8, names=("chain",)))
-    assert not any(collectives(text) for text in texts)
+    with watching(lambda text, data, states: texts.append(text)):
+        run("psmile", 8, chain_method="parallel", mesh=mesh(8, names=("chain",)))
+    assert texts and not any(collectives(text) for text in texts)
 
 
 def sharded():
@@ -120,23 +135,53 @@ def sharded():
     # Velocities are drawn leaf by leaf where the leaves are not packed.
     reference = spread_over((2,), ("chain",), lambda path, leaf: None)
     placed = {}
-
-    original = chains.Phase.run
-
-    def spied(self, pool, states, data, bounds):
-        new = original(self, pool, states, data, bounds)
-        placed.update(new[0][0].params)
-        return new
-
-    chains.Phase.run = spied
     names = ("chain", "data", "model")
-    spread = spread_over((2, 2, 2), names, lambda path, leaf: P(None, "model") if path == "w" else P("model"))
+    with watching(lambda text, data, states: placed.update(states.params)):
+        spread = spread_over((2, 2, 2), names, lambda path, leaf: P(None, "model") if path == "w" else P("model"))
     assert distance(reference, spread) < 1e-9
     assert placed["w"].sharding.spec == P("chain", None, "model") and placed["w"].addressable_shards[0].data.shape == (
         1,
         4,
         3,
     )
+
+
+def epochs(number):
+    """A stream's batches, in pieces that are cut anew."""
+    for rows in np.array_split(np.random.default_rng(number).permutation(N), 7):
+        yield X[rows], Y[rows]
+
+
+def noisy(key, batch):
+    return batch[0] + 0.1 * jax.random.normal(key, batch[0].shape), batch[1]
+
+
+def from_host():
+    """Batches from the host on meshes are those without, be it rows that stay there or a stream."""
+    feeds.MOST_STEPS = 5
+
+    def compare(name, source, reference, shape, whole, part):
+        shapes, texts = set(), []
+
+        def look(text, data, states):
+            (x, _), _ = data
+            shapes.add((x.shape, x.addressable_shards[0].data.shape))
+            texts.append(text)
+
+        with watching(look):
+            spread = run(name, data=source, chain_method="parallel", mesh=mesh(*shape))
+        apart = distance(run(name, data=reference), spread)
+        assert apart < 1e-9, (name, shape, apart)
+        # Devices hold their part of a block, and tell one another nothing of it.
+        assert shapes == {(whole, part)}, shapes
+        said = [shape for text in texts for shape, kind, _ in collectives(text) if kind != "all-reduce"]
+        assert not any("f64" in shape for shape in said), said
+
+    rows = {"data": (X, Y), "order": "epochs", "transform": noisy}
+    host, device = (sx.Batches(**rows, on_host=on_host) for on_host in (True, False))
+    compare("sgld", host, device, (4, 2), (4, 5, B, 3), (1, 5, B // 2, 3))
+    stream = sx.Stream(epochs, N, transform=noisy)
+    compare("psmile", stream, stream, (2, 4), (5, B, 3), (5, B // 4, 3))
 
 
 def process(number, address, folder):
@@ -146,20 +191,24 @@ def process(number, address, folder):
     reference = run("psmile", chain_method="parallel", mesh=mesh(2, names=("chain",)))
     for shape in ((2, 1), (1, 2)):
         path = f"{folder}/{shape[0]}"
-        settings = {"chain_method": "parallel", "mesh": mesh(*shape), "store": sx.Store(path, interval=0)}
+        # Each process reads the rows for its own device.
+        data = sx.Batches((X, Y), on_host=shape == (1, 2))
+        settings = {"chain_method": "parallel", "mesh": mesh(*shape), "store": sx.Store(path, interval=0), "data": data}
         stored = run("psmile", **settings, num_samples=2)
         assert stored.draws["w"].shape == (3, 2, 3) and stored.info.accepted.shape == (3, 2)
-        longer = sx.resume(path, ALGORITHMS["psmile"](), (X, Y), num_samples=4, mesh=mesh(*shape), progress_bar=False)
+        longer = sx.resume(path, ALGORITHMS["psmile"](), data, num_samples=4, mesh=mesh(*shape), progress_bar=False)
         assert distance(reference, longer) < 1e-9
         assert sx.load(path).draws["w"].shape == (3, 4, 3)
     print(*(value.hex() for value in np.concatenate([reference.draws["w"].ravel(), reference.draws["b"].ravel()])))
 
 
 if __name__ == "__main__":
-    what, *args = sys.argv[1:]
-    if what == "agreement":
-        for case in args:
-            name, num_chains, *shapes = case.split(":")
-            agreement(name, int(num_chains), [tuple(map(int, shape.split("x"))) for shape in shapes])
-    else:
-        globals()[what](*args)
+    if sys.argv[1] == "process":
+        process(*sys.argv[2:])
+    for case in sys.argv[1:] if sys.argv[1] != "process" else ():
+        what, *args = case.split(":")
+        if what in ALGORITHMS:
+            agreement(what, int(args[0]), [tuple(map(int, shape.split("x"))) for shape in args[1:]])
+        else:
+            globals()[what]()
+        print(case, "done")

@@ -1,6 +1,7 @@
 """Parallel chains: on eight simulated devices, and in two processes, they are what they are on one device."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from smilax.geometry.choice import NAMES
 from smilax.meshes import check_mesh, default_mesh
 
 # The child processes use float64 always.
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("cache")]
 
 SCRIPT = Path(__file__).with_name("on_devices.py")
 ALGORITHMS = [
@@ -34,8 +35,10 @@ ALGORITHMS = [
 ]
 
 
-def start(*args):
-    return subprocess.Popen([sys.executable, SCRIPT, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(*args, cache=None):
+    environment = os.environ | (cache or {})
+    command = [sys.executable, SCRIPT, *args]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process):
@@ -44,33 +47,30 @@ def finish(process):
     return out
 
 
-def on_eight_devices(*args):
-    return finish(start(*args))
+def on_eight_devices(*cases):
+    assert finish(start(*cases)).split("\n")[:-1] == [f"{case} done" for case in cases]
 
 
 def test_results_are_those_of_one_device():
-    on_eight_devices("agreement", "psmile:10:8x1:4x2", "sgld:3:2x4")
+    on_eight_devices("psmile:10:8x1:4x2", "sgld:3:2x4")
 
 
 @pytest.mark.truth
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_results_of_every_algorithm_are_those_of_one_device(name):
-    on_eight_devices("agreement", f"{name}:8:8x1:4x2:2x4:1x8", f"{name}:3:2x4:1x8", f"{name}:10:8x1:4x2")
+    on_eight_devices(f"{name}:8:8x1:4x2:2x4:1x8", f"{name}:3:2x4:1x8", f"{name}:10:8x1:4x2")
 
 
-def test_devices_exchange_sums_over_the_batch_only():
-    on_eight_devices("programs")
+def test_what_devices_hold_and_what_they_tell_one_another():
+    # Over "data" sums only; leaves of one chain over several devices; and batches from the host.
+    on_eight_devices("programs", "sharded", "from_host")
 
 
-def test_leaves_of_one_chain_over_several_devices():
-    on_eight_devices("sharded")
-
-
-def test_two_processes_find_the_same_draws_and_write_one_store(tmp_path):
+def test_two_processes_find_the_same_draws_and_write_one_store(tmp_path, cache):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    processes = [start("process", str(number), address, str(tmp_path)) for number in range(2)]
+    processes = [start("process", str(number), address, str(tmp_path), cache=cache) for number in range(2)]
     try:
         outputs = [finish(process).splitlines()[-1] for process in processes]
     finally:

@@ -35,7 +35,9 @@ ORDER = """
     geometry
     microcanonical
     tuning
+    mile
     samplers
+    places
     streams
     data
     datasets
@@ -52,6 +54,7 @@ ORDER = """
     sizing
     persistence
     loading
+    exporting
     distributed resuming
     sampling
     ensemble
@@ -59,7 +62,7 @@ ORDER = """
     metrics
     diagnostics
     plots
-    report
+    reporting
     interop
     estimators
     smilax
@@ -69,9 +72,9 @@ ORDER = """
 """.split()
 # The core may be used, and read, without the machinery that runs it.
 CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
-    microcanonical tuning""".split()
-MACHINERY = """samplers streams data validation progress feeds interrupts chains meshes store result recording running
-    sizing persistence loading resuming sampling ensemble predict metrics diagnostics plots report
+    microcanonical tuning mile""".split()
+MACHINERY = """samplers places streams data validation progress feeds interrupts chains meshes store result recording
+    running sizing persistence loading exporting resuming sampling ensemble predict metrics diagnostics plots reporting
     smilax demo cli""".split()
 # Import name -> name of the distribution that pyproject.toml lists.
 DISTRIBUTION = {"arviz_base": "arviz-base", "sklearn": "scikit-learn"}

@@ -1,10 +1,13 @@
 """Runs with a store: killed, interrupted, extended, refused, and read; in the end the draws of an unbroken run."""
 
 import errno
+import faulthandler
 import functools
 import gc
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,15 +23,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
+import safetensors.numpy
 
 import smilax as sx
-from smilax import recording, running
+from smilax import exporting, recording, running
 from smilax import store as stores
 from smilax.store import files
 
 # Programs are compiled for every case; precision has a case of its own.
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("cache")]
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(64, 3)).astype(np.float32)
@@ -108,6 +111,8 @@ def small_chunks(monkeypatch):
 # Children: this file as a program.
 
 LONG = {"num_chains": 2, "num_warmup": 150, "num_samples": 2000, "thinning": 3, "batch_size": 16}
+# For thirty kills: so many steps that the last one still hits a run that is going on.
+LONGEST = LONG | {"num_samples": 20_000}
 SAMPLERS = {"psmile": lambda: sx.psmile(POSTERIOR), "ismile": lambda: sx.ismile(POSTERIOR)}
 
 
@@ -121,38 +126,32 @@ def child(sampler, path, chunk_seconds):
         result = sx.resume(path, algorithm, (X, Y), progress_bar=False)
     else:
         options = sx.Store(path, interval=0)
-        result = sx.sample(jax.random.key(0), algorithm, (X, Y), START, store=options, progress_bar=False, **LONG)
+        lengths = LONGEST if sampler == "ismile" else LONG
+        result = sx.sample(jax.random.key(0), algorithm, (X, Y), START, store=options, progress_bar=False, **lengths)
     print("draws", result.num_draws, result.interrupted)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """A persistent compilation cache: the same few programs are compiled in every test, and in every child."""
-    directory = str(tmp_path_factory.mktemp("cache"))
-    names = {
-        "jax_compilation_cache_dir": directory,
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in names.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield directory
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+CHILDREN = []
+
+
+@pytest.fixture(autouse=True)
+def no_orphans():
+    """A test that fails leaves no child behind."""
+    yield
+    while CHILDREN:
+        child = CHILDREN.pop()
+        child.kill()
+        child.communicate()
 
 
 def start(cache, *args, **environment):
-    environment = os.environ | environment | {
-        "PYTHONPATH": str(Path(sx.__file__).parent.parent),
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }  # fmt: skip
-    command = [sys.executable, __file__, *map(str, args)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | environment | cache | {"PYTHONPATH": str(Path(sx.__file__).parent.parent)}
+    # A child that hangs says where, and ends.
+    command = [sys.executable, "-X", "faulthandler", __file__, *map(str, args)]
+    CHILDREN.append(
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    )
+    return CHILDREN[-1]
 
 
 def wait_until(condition, process, seconds=120.0):
@@ -175,7 +174,8 @@ def marker(path):
 )
 def test_killed_at_random_instants(kills, sampler, tmp_path, cache):
     reference = sx.sample(
-        jax.random.key(0), SAMPLERS[sampler](), (X, Y), START, progress_bar=False, **LONG
+        jax.random.key(0), SAMPLERS[sampler](), (X, Y), START, progress_bar=False,
+        **(LONGEST if sampler == "ismile" else LONG),
     )  # fmt: skip
     path, rng, last = tmp_path / "run", np.random.default_rng(kills), {}
     positions = set()
@@ -193,6 +193,7 @@ def test_killed_at_random_instants(kills, sampler, tmp_path, cache):
         if marker(path) is None:
             continue
         contents = sx.store.read(path)
+        assert contents.manifest.status == "running" or kills < 30
         for group in ("draws", "info", "warmup_info"):
             count = contents.num_draws(group)
             assert count >= last.get(group, 0)
@@ -221,7 +222,7 @@ def test_a_signal_ends_a_run_that_can_be_taken_up(signum, tmp_path, cache):
     process = start(cache, "psmile", path, 0.0)
     wait_until(lambda: marker(path) is not None and sx.store.read(path).num_draws() > 0, process)
     process.send_signal(signum)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     if signum == signal.SIGINT:
         assert process.returncode == 0 and "True" in out, err
         assert "UserWarning: interrupted" in err
@@ -598,6 +599,25 @@ def test_names_that_cannot_be(params, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+# One file.
+
+
+def test_draws_in_one_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "PIECE_BYTES", 100)
+    run(sx.Store(tmp_path / "run", dtype="bfloat16"))
+    for name, result in (("memory", unbroken()), ("store", sx.load(tmp_path / "run"))):
+        file = tmp_path / f"{name}.safetensors"
+        sx.save_draws(file, result)
+        found = safetensors.numpy.load_file(file)
+        assert list(found) == list(result.draws)
+        for leaf, wanted in result.draws.items():
+            np.testing.assert_array_equal(found[leaf], np.asarray(wanted), strict=True)
+    with pytest.raises(TypeError, match="result must be what sample, resume or load returned, got dict"):
+        sx.save_draws(tmp_path / "other", {})
+    with pytest.raises(FileNotFoundError):
+        sx.save_draws(tmp_path / "none" / "file", result)
+
+
 # Reading while it is written, and memory.
 
 
@@ -764,6 +784,18 @@ def test_diagnosis_of_some_leaves(tmp_path):
         assert diagnosis["noise isotropy"].verdict == "n/a" or each is result
 
 
+# Documentation.
+
+
+def test_the_example_of_the_documentation_runs():
+    page = (Path(__file__).resolve().parent.parent / "docs" / "storage.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    scope = {"__name__": "storage"}
+    exec(block, scope)
+    assert scope["prediction"].mean.shape[0] == 5
+    shutil.rmtree(scope["folder"])
+
+
 # Precision.
 
 
@@ -801,4 +833,5 @@ def test_float64_in_a_context(tmp_path):
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(100, exit=True)
     double(sys.argv[2]) if sys.argv[1] == "float64" else child(*sys.argv[1:])

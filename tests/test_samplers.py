@@ -101,10 +101,33 @@ CASES = {
     "smile": Case(sx.smile, 0.15, scheduled=False),
     "psmile": Case(sx.psmile, 0.15, scheduled=False),
     "mclmc": Case(sx.mclmc, 0.8, batch_size=None, num_samples=5_000),
+    "mile": Case(
+        lambda p, eps: sx.mclmc(p, eps, energy_variance=(1e-3, 1e-3)),
+        1e-2,
+        batch_size=None,
+        scheduled=False,
+        num_samples=5_000,
+        num_warmup=1000,
+    ),
     "ismile": Case(lambda p, eps: sx.ismile(p, initial_step_size=eps), 1e-2, scheduled=False, num_warmup=2000),
     # Batches large enough that their noise, which these two only dilute, stays within the tolerance.
     "sgld": Case(sx.sgld, 0.02, batch_size=500, num_samples=40_000),
     "sghmc": Case(lambda p, eps: sx.sghmc(p, eps, momentum_decay=0.2), 0.1, batch_size=500, num_samples=40_000),
+    "psgld": Case(sx.psgld, 3e-5, batch_size=500, num_samples=40_000),
+    # These two take account of the batch noise.
+    "adaptive_sghmc": Case(sx.adaptive_sghmc, 0.1, num_samples=40_000),
+    "sgnht": Case(sx.sgnht, 0.05, batch_size=100, num_samples=40_000),
+    "csgld": Case(
+        lambda p, eps: sx.csgld(p, eps, cycle_length=2000, exploration=0.1, final_step_size=eps / 4),
+        0.03,
+        batch_size=500,
+        scheduled=False,
+        num_samples=40_000,
+        num_warmup=0,
+    ),
+    "nuts": Case(
+        lambda p, eps: sx.nuts(p, initial_step_size=eps), 1e-2, batch_size=None, scheduled=False, num_samples=1_000
+    ),
 }
 TUNED = {"smile": sx.smile, "psmile": sx.psmile}
 
@@ -130,6 +153,8 @@ def shortcomings(case, posterior=POSTERIOR, **changes):
         jax.random.key(1), case.make(posterior, case.step_size), ROWS, jnp.asarray(MEAN), num_chains=case.num_chains,
         num_warmup=case.num_warmup, thinning=5, progress_bar=False, **settings,
     )  # fmt: skip
+    if case.make is CASES["csgld"].make:
+        result = result.select(~result.info.exploring)
     standard = (np.asarray(result.draws, np.float64) - MEAN) / np.sqrt(VARIANCE)
     means, squares = standard.mean(axis=1), (standard**2).mean(axis=1)
     # One number for all coordinates: eight chains alone make a poor estimate.
@@ -208,6 +233,68 @@ def test_langevin_variances_are_those_of_the_linear_recursion(make, variance, st
     measured = ((np.asarray(result.draws, np.float64) - MEAN) ** 2).mean(axis=(0, 1))
     np.testing.assert_allclose(measured / expected, 1, atol=0.05)
     assert (np.abs(expected / (temperature * VARIANCE) - 1) > 0.15).all()
+
+
+def scaled_sgld_variance(state, eps, curvature, batch_noise, temperature):
+    # Chain by chain and coordinate by coordinate, with the V that warm-up left.
+    scale = 1 / (1e-5 + np.sqrt(state.square / (1 - 0.99 ** state.averaged[:, None])))
+    decay = 1 - eps * scale * curvature
+    return (2 * eps * scale * temperature + (eps * scale) ** 2 * batch_noise) / (1 - decay**2)
+
+
+def scaled_sghmc_variance(state, eps, curvature, batch_noise, temperature, decay=0.05):
+    square = np.asarray(state.square, np.float64)
+    drawn = np.maximum(2 * decay * temperature * eps**2 / np.sqrt(square) - eps**4, 0)
+    variances = np.zeros_like(square)
+    for index, v in np.ndenumerate(square):
+        # (x, v) with v' = (1 - α) v - ε² k x / √V + noise and x' = x + v'.
+        velocity = np.array([-(eps**2) * curvature[index[1]] / np.sqrt(v), 1 - decay])
+        transition = np.stack([np.array([1.0, 0.0]) + velocity, velocity])
+        variances[index] = stationary_variance(transition, np.full((2, 2), drawn[index] + eps**4 / v * batch_noise))
+    return variances
+
+
+def thermostat_variance(state, eps, curvature, batch_noise, temperature):
+    # The friction that gives the momenta their temperature, and what it makes of the position, as in the recursion.
+    def momentum_variance(friction):
+        return np.mean([both(k, friction)[1] for k in curvature])
+
+    def both(k, friction):
+        momentum = np.array([-eps * k, 1 - friction])
+        transition = np.stack([np.array([1.0, 0.0]) + eps * momentum, momentum])
+        direction = np.array([eps, 1.0])
+        noise = np.outer(direction, direction) * (2 * 0.05 * temperature + eps**2 * batch_noise)
+        return stationary_variance(transition, noise), stationary_variance(transition[::-1, ::-1], noise[::-1, ::-1])
+
+    low, high = 0.01, 0.99
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if momentum_variance(middle) > temperature else (low, middle)
+    np.testing.assert_allclose(np.mean(state.friction), low, atol=0.03)
+    return np.array([[both(k, low)[0] for k in curvature]])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "make, variance, step_size",
+    [
+        (sx.psgld, scaled_sgld_variance, 1e-4),
+        (sx.adaptive_sghmc, scaled_sghmc_variance, 0.25),
+        (sx.sgnht, thermostat_variance, 0.15),
+    ],
+    ids=["psgld", "adaptive_sghmc", "sgnht"],
+)
+def test_adaptive_variances_are_those_of_their_recursions(make, variance, step_size):
+    batch_size, temperature = 100, 0.5
+    result = sx.sample(
+        jax.random.key(3), make(POSTERIOR, step_size, temperature=temperature), ROWS, jnp.asarray(MEAN, jnp.float32),
+        num_chains=8, num_warmup=1000, num_samples=40_000, thinning=5, batch_size=batch_size, progress_bar=False,
+    )  # fmt: skip
+    noise = NUM_DATA / batch_size * (1 - batch_size / NUM_DATA) * NUM_DATA / (NUM_DATA - 1)
+    expected = variance(result.state.chains, step_size, 1 + TAU, noise, temperature).mean(axis=0)
+    measured = ((np.asarray(result.draws, np.float64) - MEAN) ** 2).mean(axis=(0, 1))
+    np.testing.assert_allclose(measured / expected, 1, atol=0.07)
+    assert (np.abs(expected / (temperature * VARIANCE) - 1) > 0.1).all()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -337,10 +424,146 @@ def test_a_tuned_sampler_refuses_a_schedule(make):
         make(TREE_POSTERIOR, lambda count: 1e-2)
 
 
+def tree_csgld(**settings):
+    return sx.csgld(TREE_POSTERIOR, 1e-2, **{"cycle_length": 10} | settings)
+
+
+@pytest.mark.parametrize(
+    "make, name, value",
+    [
+        *[(sx.psgld, "decay", value) for value in (1.0, -0.1, float("nan"), "long")],
+        *[(sx.psgld, "damping", value) for value in (0.0, -1.0, None)],
+        *[(make, "temperature", 0.0) for make in (sx.psgld, sx.adaptive_sghmc, sx.sgnht)],
+        *[(make, "momentum_decay", value) for make in (sx.adaptive_sghmc, sx.sgnht) for value in (0.0, 1.5, "much")],
+        *[(lambda _, __, **kw: tree_csgld(**kw), "exploration", value) for value in (-0.1, 1.0, float("nan"))],
+        *[(lambda _, __, **kw: tree_csgld(**kw), "final_step_size", value) for value in (-1e-9, 1.0, "small")],
+        *[(lambda _, __, **kw: tree_csgld(**kw), "cycle_length", value) for value in (0, 1.5, None)],
+        *[(lambda p, _, **kw: sx.nuts(p, **kw), "target_acceptance", value) for value in (0.0, 1.0, "high")],
+        *[(lambda p, _, **kw: sx.nuts(p, **kw), "initial_step_size", value) for value in (0.0, float("inf"))],
+        *[(lambda p, _, **kw: sx.nuts(p, **kw), "max_doublings", value) for value in (0, 2.5)],
+    ],
+)
+def test_settings_are_checked(make, name, value):
+    with pytest.raises((TypeError, ValueError), match=name):
+        make(TREE_POSTERIOR, 1e-2, **{name: value})
+
+
+@pytest.mark.parametrize(
+    "settings", [{"num_cycles": 4}, {"num_steps": 100}, {"cycle_length": 5, "num_cycles": 4, "num_steps": 100}]
+)
+def test_cycles_are_given_once(settings):
+    with pytest.raises(ValueError, match="either as cycle_length"):
+        tree_csgld(**{"cycle_length": None} | settings)
+
+
+def test_cycles_follow_the_cosine_and_explore_without_noise(key):
+    algorithm = sx.csgld(TREE_POSTERIOR, 1e-2, num_cycles=2, num_steps=20, exploration=0.3, final_step_size=1e-3)
+    start = algorithm.init(key, tree_params())
+
+    def run(key):
+        return jax.lax.scan(lambda s, k: algorithm.step(k, s, tree_batch()), start, jax.random.split(key, 20))
+
+    _, info = run(key)
+    place = np.arange(20) % 10 / 10
+    np.testing.assert_allclose(info.step_size, 1e-3 + 9e-3 * (1 + np.cos(np.pi * place)) / 2, rtol=1e-5)
+    np.testing.assert_array_equal(info.exploring, place < 0.25)
+    np.testing.assert_array_equal(info.cycle, np.arange(20) // 10)
+    _, other = run(jax.random.fold_in(key, 1))
+    # The density of the step before tells when the noise began: after three steps.
+    same = np.asarray(info.log_density) == np.asarray(other.log_density)
+    assert same[:4].all()
+    assert not same[4:].any()
+
+
+def test_draws_are_selected_alike_in_all_chains():
+    result = sx.sample(
+        jax.random.key(0), tree_csgld(exploration=0.5), TREE_ROWS, tree_params(), num_chains=2, num_warmup=0,
+        num_samples=20, batch_size=8, progress_bar=False,
+    )  # fmt: skip
+    exploring = np.asarray(result.info.exploring)
+    kept = result.select(~exploring)
+    np.testing.assert_array_equal(kept.draws["b"], np.asarray(result.draws["b"])[:, ~exploring[0]])
+    assert kept.num_draws == 10
+    assert not kept.info.exploring.any()
+    np.testing.assert_array_equal(result.select(~exploring[0]).draws["b"], kept.draws["b"])
+    for keep, text in (
+        (np.zeros(20, bool), "no draw"),
+        (np.ones(19, bool), "of shape"),
+        (np.ones(20), "boolean"),
+        (np.eye(2, 20, dtype=bool), "same for all chains"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            result.select(keep)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.1])
+def test_noise_scale_has_its_floor(key, floor):
+    # The first leaf is all but unknown to the data: by the published rule its scale is far below the others'.
+    posterior = sx.Posterior(
+        lambda p: -0.5 * jnp.sum(p["dead"] ** 2),
+        lambda p, rows: -0.5 * jnp.sum((rows - p["alive"][None]) ** 2, axis=-1),
+        NUM_DATA,
+    )
+    params = {"dead": jnp.zeros(2, jnp.float32), "alive": jnp.zeros(DIM, jnp.float32)}
+    algorithm = sx.psmile_naive(posterior, 1e-4, scale_floor=floor)
+    rows = jnp.asarray(ROWS, jnp.float32).reshape(-1, BATCH_SIZE, DIM)
+
+    state = algorithm.init(key, params)
+    state, _ = jax.lax.scan(lambda s, batch: algorithm.step(key, s, batch), state, jnp.tile(rows, (40, 1, 1)))
+    square = [np.asarray(x, np.float64) ** 2 for x in (state.scale["dead"], state.scale["alive"])]
+    np.testing.assert_allclose(np.concatenate(square).mean(), 1, rtol=1e-4)
+    quiet = np.asarray(state.scale["dead"])
+    assert (quiet < 1e-3).all() if floor == 0 else np.allclose(quiet, floor, rtol=0.02)
+    assert algorithm.config["scale_floor"] == floor
+
+
+def test_a_batch_that_is_not_all_of_the_data_is_refused(key):
+    algorithm = sx.nuts(TREE_POSTERIOR)
+    with pytest.raises(ValueError, match="all 40 rows"):
+        algorithm.step(key, algorithm.init(key, tree_params()), tree_batch(30))
+    with pytest.raises(ValueError, match="batch_size must be None or 40"):
+        sx.sample(key, algorithm, TREE_ROWS, tree_params(), num_chains=2, num_warmup=1, num_samples=1, batch_size=30)
+
+
+@pytest.mark.once
+def test_nuts_finds_masses_and_step_size():
+    scales = np.logspace(-2, 1, 8)
+    posterior = sx.Posterior(
+        lambda x: -0.5 * jnp.sum((x / jnp.asarray(scales, x.dtype)) ** 2), lambda x, rows: jnp.zeros(len(rows)), 10
+    )
+    result = sx.sample(
+        jax.random.key(0), sx.nuts(posterior), np.zeros(10, np.float32), jnp.zeros(8, jnp.float32), num_chains=4,
+        num_warmup=600, num_samples=500, progress_bar=False,
+    )  # fmt: skip
+    found = np.asarray(result.state.chains.variance)
+    np.testing.assert_allclose(np.log(found[:, 1:] / scales[1:] ** 2), 0, atol=0.6)
+    assert 0.7 < result.info.acceptance_rate.mean() < 0.95
+    assert not np.asarray(result.info.diverging).any()
+    # With the right masses a trajectory is as short as on a standard normal law.
+    assert np.mean(result.info.num_leapfrogs) < 16
+    # Leapfrog energy errors are what the acceptance rate says they are.
+    assert 0 < np.std(result.info.energy_error) < 1
+
+
 @pytest.mark.parametrize("length", [0.0, -1.0, float("inf"), float("nan"), "long", lambda count: 1.0])
 def test_length_of_mclmc_is_checked(length):
     with pytest.raises((TypeError, ValueError), match="length"):
         sx.mclmc(TREE_POSTERIOR, 1e-2, length=length)
+
+
+@pytest.mark.parametrize("value", [0.5, (0.5,), (0.5, 0.0), (float("nan"), 0.1), ("much", 0.1), (0.5, float("inf"))])
+def test_energy_variance_of_mclmc_is_checked(value):
+    with pytest.raises((TypeError, ValueError), match="energy_variance"):
+        sx.mclmc(TREE_POSTERIOR, 1e-2, energy_variance=value)
+    with pytest.raises(TypeError, match="not a schedule"):
+        sx.mclmc(TREE_POSTERIOR, lambda count: 1e-2, energy_variance=(0.5, 0.1))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, float("nan"), "low"])
+@pytest.mark.parametrize("make", [sx.psmile, sx.psmile_naive])
+def test_scale_floor_is_checked(make, value):
+    with pytest.raises((TypeError, ValueError), match="scale_floor"):
+        make(TREE_POSTERIOR, 1e-2, scale_floor=value)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -368,7 +591,7 @@ def test_a_schedule_may_return_a_python_number(case, key):
 def test_config_is_json(case):
     config = json.loads(json.dumps(dict(case.make(TREE_POSTERIOR, np.float64(1e-2)).config)))
     assert config["name"] in CASES
-    assert config["initial_step_size" if config["name"] == "ismile" else "step_size"] == 1e-2
+    assert config["initial_step_size" if config["name"] in ("ismile", "nuts") else "step_size"] == 1e-2
 
 
 @pytest.mark.once

@@ -13,7 +13,7 @@ import smilax as sx
 from smilax import feeds, running
 from smilax.streams import Reader
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("cache")]
 
 RNG = np.random.default_rng(0)
 N, D, B = 96, 3, 16
@@ -22,7 +22,7 @@ Y = (X @ np.array([1.0, -0.5, 0.3]) + 0.3 * RNG.normal(size=N)).astype(np.float3
 POSTERIOR = sx.Posterior(
     lambda w: -0.5 * jnp.sum(w**2), lambda w, batch: -0.5 * ((batch[1] - batch[0] @ w) / 0.3) ** 2, num_data=N
 )
-ALGORITHM = sx.psmile_naive(POSTERIOR, 1e-2)
+ALGORITHM = sx.sgld(POSTERIOR, 1e-4)
 SETTINGS = {"num_chains": 3, "num_warmup": 20, "num_samples": 60, "thinning": 7, "progress_bar": False}
 
 

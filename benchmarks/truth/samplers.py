@@ -48,9 +48,14 @@ SAMPLERS = {
     "smile": GridSampler(_tuned(sx.smile), 2, STEPS),
     "psmile": GridSampler(_tuned(sx.psmile), 2, STEPS),
 }
-# Steps in other units: those of a squared parameter for SGLD, of a time for SGHMC.
-for _name, _grid in (("sgld", np.logspace(-6, -2, 13)), ("sghmc", np.logspace(-4, -1, 13))):
-    if hasattr(sx, _name):
-        SAMPLERS[_name] = GridSampler(_scheduled(getattr(sx, _name)), 1, _grid)
+# Steps in other units: those of a squared parameter for SGLD, of a time for SGHMC. `csgld` takes no traced step size.
+for _name, _grid in (
+    ("sgld", np.logspace(-6, -2, 13)),
+    ("psgld", np.logspace(-7.5, -3.5, 13)),
+    ("sghmc", np.logspace(-4, -1, 13)),
+    ("adaptive_sghmc", np.logspace(-3, 0, 13)),
+    ("sgnht", np.logspace(-4, -1, 13)),
+):
+    SAMPLERS[_name] = GridSampler(_scheduled(getattr(sx, _name)), 1, _grid)
 
 NAMES = (*SAMPLERS, "mclmc", "ismile")

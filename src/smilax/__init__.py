@@ -10,6 +10,7 @@ from smilax import priors as priors
 from smilax.bnn import NetworkPosterior as NetworkPosterior
 from smilax.bnn import bnn as bnn
 from smilax.data import Batches as Batches
+from smilax.exporting import save_draws as save_draws
 from smilax.loading import load as load
 from smilax.network import Network as Network
 from smilax.posterior import Posterior as Posterior
@@ -20,12 +21,17 @@ from smilax.result import Result as Result
 from smilax.resuming import resume as resume
 from smilax.samplers import Info as Info
 from smilax.samplers import SamplingAlgorithm as SamplingAlgorithm
+from smilax.samplers import adaptive_sghmc as adaptive_sghmc
+from smilax.samplers import csgld as csgld
 from smilax.samplers import ismile as ismile
 from smilax.samplers import mclmc as mclmc
+from smilax.samplers import nuts as nuts
+from smilax.samplers import psgld as psgld
 from smilax.samplers import psmile as psmile
 from smilax.samplers import psmile_naive as psmile_naive
 from smilax.samplers import sghmc as sghmc
 from smilax.samplers import sgld as sgld
+from smilax.samplers import sgnht as sgnht
 from smilax.samplers import smile as smile
 from smilax.samplers import smile_naive as smile_naive
 from smilax.sampling import sample as sample
@@ -41,7 +47,9 @@ if _TYPE_CHECKING:
     from smilax.diagnostics import Diagnosis as Diagnosis
     from smilax.diagnostics import diagnose as diagnose
     from smilax.ensemble import train_ensemble as train_ensemble
+    from smilax.interop.arviz import to_arviz as to_arviz
     from smilax.interop.equinox import from_equinox as from_equinox
+    from smilax.reporting import report as report
 
 __version__ = "0.1.0"
 
@@ -54,6 +62,8 @@ _LAZY = {
     "metrics": "smilax.metrics",
     "models": "smilax.models",
     "plots": "smilax.plots",
+    "report": "smilax.reporting",
+    "to_arviz": "smilax.interop.arviz",
     "train_ensemble": "smilax.ensemble",
 }
 
@@ -70,7 +80,9 @@ __all__ = [
     "SamplingAlgorithm",
     "Store",
     "Stream",
+    "adaptive_sghmc",
     "bnn",
+    "csgld",
     "datasets",
     "diagnose",
     "distributed",
@@ -83,17 +95,22 @@ __all__ = [
     "mclmc",
     "metrics",
     "models",
+    "nuts",
     "plots",
     "predict",
     "priors",
+    "psgld",
     "psmile",
     "psmile_naive",
+    "report",
     "resume",
     "sample",
     "sghmc",
     "sgld",
+    "sgnht",
     "smile",
     "smile_naive",
+    "to_arviz",
     "train_ensemble",
 ]
 

@@ -193,6 +193,16 @@ class Groups:
         """The data where the program wants them."""
         return jax.tree.map(jnp.asarray, data)
 
+    def send(self, own_data: bool, shape: tuple[int, ...], read: Callable[[Any], np.ndarray]) -> Any:
+        """Batches from the host where the program wants them.
+
+        Args:
+            own_data: whether the first axis is that of chains; then come those of steps and of rows.
+            shape: of the whole.
+            read: gives the part at an index.
+        """
+        return jnp.asarray(read((slice(None),) * len(shape)))
+
     def batches(self, batches: Batches | Stream) -> Batches | Stream:
         """The same batches, as the program is to draw them."""
         return batches
@@ -201,7 +211,7 @@ class Groups:
         """The same algorithm, as the program is to run it."""
         return algorithm
 
-    def jit(self, program: Callable, states: Any, warming_up: bool) -> Any:
+    def jit(self, program: Callable, states: Any, warming_up: bool, own_data: bool) -> Any:
         """The program of a group; `states` are those of one."""
         return jax.jit(program, donate_argnums=0)
 
@@ -232,7 +242,7 @@ class Phase:
             groups.algorithm(algorithm), groups.batches(batches), batch_size,
             warming_up=warming_up, thinning=thinning, slots=slots, method=method, own_data=own_data,
         )  # fmt: skip
-        self._jitted = groups.jit(program, one, warming_up)
+        self._jitted = groups.jit(program, one, warming_up, own_data)
         self._compiled: Callable | None = None
         self._keys = keys
         self.thinning, self.slots = thinning, slots

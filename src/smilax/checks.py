@@ -1,12 +1,22 @@
 """Checks of host arrays before anything is compiled, with errors that say where the trouble is."""
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 # A memory-mapped data set is looked through in pieces of about this many numbers.
 _CHUNK = 1 << 22
+
+
+def check_count(name: str, value: Any, least: int) -> int:
+    """`value` as an integer of at least `least`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return int(value)
 
 
 def at_first(name: str, bad: np.ndarray, offset: int = 0) -> str:

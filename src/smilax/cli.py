@@ -33,6 +33,29 @@ def demo(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The directory that `sx.sample(..., store=)` wrote.", metavar="RUN")],
+    output: Annotated[Path, typer.Option(help="Where to write the page (HTML).")] = Path("report.html"),
+) -> None:
+    """Write one HTML page about a stored run: its settings, what its diagnostics say, and its traces.
+
+    The run may still be going. A store holds draws, not the model: for predictions, metrics and the noise call
+    `sx.report` from Python with the posterior and the data.
+    """
+    if not output.parent.is_dir():
+        raise typer.BadParameter(f"the folder {output.parent} does not exist", param_hint="--output")
+    from smilax import load
+    from smilax.reporting import report as write
+    from smilax.store import StoreError
+
+    try:
+        write(output, load(run))
+    except StoreError as error:
+        raise typer.BadParameter(str(error), param_hint="RUN") from error
+    typer.echo(f"Report: {output}")
+
+
+@app.command()
 def info() -> None:
     """Show versions and devices."""
     import jax

@@ -12,6 +12,9 @@ import numpy as np
 from smilax.data import Batches
 from smilax.streams import Reader, Stream
 
+# Puts a leaf of a block on the devices: its shape, and a function that reads the part at an index.
+Send = Callable[[tuple[int, ...], Callable[[Any], np.ndarray]], jax.Array]
+
 # What a block of batches may take on the device; two more are on their way.
 BLOCK_BYTES = 2**26
 MOST_STEPS = 1024
@@ -24,7 +27,7 @@ class Block(NamedTuple):
     Attributes:
         data: one pytree for each group of chains, for `draw` in the compiled loop.
         stop: number of the first step that it does not cover; None if it covers all.
-        place: where the source stood before the block, JSON-able, or None.
+        place: where the source stood before the block, or None.
         first: number of its first step.
     """
 
@@ -111,7 +114,7 @@ class BlockFeed:
         return self._current
 
     def place(self) -> Any:
-        """Where the source was before the current block, and that block's first step; JSON-able."""
+        """Where the source was before the current block, and that block's first step."""
         current = self._current
         if current is None or current.place is None:
             return None
@@ -129,9 +132,13 @@ def steps_per_block(batch: Any) -> int:
 
 
 def stream_blocks(
-    stream: Stream, batch_size: int, groups: int, first: int, where: Any
+    stream: Stream, batch_size: int, groups: int, first: int, where: Any, send: Send
 ) -> Callable[[], Iterator[Block]]:
     """Blocks of a stream's batches from step `first` on; `where` is what `BlockFeed.place` gave."""
+
+    def stacked(*batches):
+        rows = np.stack(batches)
+        return send(rows.shape, rows.__getitem__)
 
     def blocks() -> Iterator[Block]:
         begin, place = (first, None) if where is None else (where["first"], where["place"])
@@ -142,16 +149,20 @@ def stream_blocks(
             batches = [reader.next()]
             length = length or steps_per_block(batches[0])
             batches += [reader.next() for _ in range(length - 1)]
-            block = jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs)), *batches)
-            data = (block, jnp.asarray(begin, jnp.uint32))
+            data = (jax.tree.map(stacked, *batches), send((), np.asarray(begin, np.uint32).__getitem__))
             yield Block([data] * groups, begin + length, place, begin)
             begin += length
 
     return blocks
 
 
-def host_blocks(batches: Batches, keys: list[Any], batch_size: int, first: int) -> Callable[[], Iterator[Block]]:
-    """Blocks of rows gathered on the host: the very rows that each chain would see with all of them on the device."""
+def host_blocks(
+    batches: Batches, keys: list[Any], batch_size: int, first: int, send: Send
+) -> Callable[[], Iterator[Block]]:
+    """Blocks of rows gathered on the host: the very rows that each chain would see with all of them on the device.
+
+    Leaves have axes `(chain, step, row, …)`. Only those rows are read that `send` asks for.
+    """
     one = jax.tree.map(lambda x: x[:1], batches.data)
     chains = len(jax.tree.leaves(keys[0].data)[0]) * len(keys)
     size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(one)) * batch_size * chains
@@ -169,8 +180,12 @@ def host_blocks(batches: Batches, keys: list[Any], batch_size: int, first: int) 
             data = []
             for group in keys:
                 rows = np.asarray(rows_of(group.data, steps))
-                block = jax.tree.map(lambda x, rows=rows: jnp.asarray(_gather(x, rows)), batches.data)
-                data.append((block, jnp.full(len(rows), begin, jnp.uint32)))
+
+                def gathered(x, rows=rows):
+                    return send(rows.shape + x.shape[1:], lambda index: _gather(x, rows[index[:3]]))
+
+                numbers = np.full(len(rows), begin, np.uint32)
+                data.append((jax.tree.map(gathered, batches.data), send(numbers.shape, numbers.__getitem__)))
             yield Block(data, begin + length, None, begin)
             begin += length
 

@@ -6,6 +6,7 @@ inside a step wait for no chain on another device. All other axes are left to JA
 where the rows of a batch are, and reduces sums over them.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -138,10 +139,22 @@ class MeshGroups(Groups):
     def place(self, data: Any) -> Any:
         return jax.tree.map(lambda x: _place(x, self._over(self._rows(x))), data)
 
+    def send(self, own_data: bool, shape: tuple[int, ...], read: Callable[[Any], np.ndarray]) -> Any:
+        axes = ((CHAIN, None, DATA) if own_data else (None, DATA))[: len(shape)]
+        where = NamedSharding(self.mesh, PartitionSpec(*axes))
+
+        def part(index):
+            found = read(index)
+            return found.astype(jax.dtypes.canonicalize_dtype(found.dtype), copy=False)
+
+        # Each host reads the rows for its own devices only.
+        return jax.make_array_from_callback(shape, where, part)
+
     def batches(self, batches: Batches | Stream) -> Batches | Stream:
-        if isinstance(batches, Stream) or self.mesh.shape[DATA] == 1:
+        if self.mesh.shape[DATA] == 1:
             return batches
-        return _SpreadBatches(batches.data, batches.order, batches.replacement, batches.transform)
+        kind = _SpreadStream if isinstance(batches, Stream) else _SpreadBatches
+        return kind(**{field.name: getattr(batches, field.name) for field in dataclasses.fields(batches)})
 
     def algorithm(self, algorithm: SamplingAlgorithm) -> SamplingAlgorithm:
         if self._shard_params is None:
@@ -156,14 +169,14 @@ class MeshGroups(Groups):
 
         return algorithm._replace(warmup=held(algorithm.warmup), step=held(algorithm.step))
 
-    def jit(self, program: Callable, states: Any, warming_up: bool) -> Any:
+    def jit(self, program: Callable, states: Any, warming_up: bool, own_data: bool) -> Any:
         chains, everywhere = PartitionSpec(CHAIN), PartitionSpec()
         # An axis with one device has nothing to spread; but `shard_params` may name it.
         alone = [name for name, size in self.mesh.shape.items() if size == 1] if self._shard_params is None else []
         manual = {CHAIN, *alone}
         mapped = jax.shard_map(
-            program, mesh=self.mesh, in_specs=(chains, chains, everywhere, everywhere), out_specs=chains,
-            axis_names=manual, check_vma=False,
+            program, mesh=self.mesh, in_specs=(chains, chains, chains if own_data else everywhere, everywhere),
+            out_specs=chains, axis_names=manual, check_vma=False,
         )  # fmt: skip
         # Left open, the compiler might return states spread in a way in which it does not take them.
         held, each = jax.tree.map(lambda x: x.sharding, states), self._over()
@@ -230,6 +243,13 @@ class _SpreadBatches(Batches):
         batch = super().take(data, _pin(rows, None))
         # Where the data are spread too, each device puts in the rows that it has, and their sum is the batch.
         return jax.tree.map(lambda x: _pin(x, None), batch) if _is_spread(self.num_rows) else batch
+
+    def draw(self, data: Any, key: jax.Array, step: jax.Array, batch_size: int) -> Any:
+        return jax.tree.map(lambda x: _pin(x, DATA), super().draw(data, key, step, batch_size))
+
+
+class _SpreadStream(Stream):
+    """Batches from the host whose rows are spread over "data"."""
 
     def draw(self, data: Any, key: jax.Array, step: jax.Array, batch_size: int) -> Any:
         return jax.tree.map(lambda x: _pin(x, DATA), super().draw(data, key, step, batch_size))

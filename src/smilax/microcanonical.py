@@ -140,6 +140,7 @@ class Step(NamedTuple):
         first, second: the log densities at the two points where gradients were taken.
         energy_error: change of kinetic minus log density over one consistent leapfrog step between the two points,
             on the same batch; nats, shape `()`.
+        kinetic: change of kinetic energy over the whole step, in nats, shape `()`.
         valid: whether the energy error is finite, which fails if a density, a gradient or a kick did.
     """
 
@@ -149,6 +150,7 @@ class Step(NamedTuple):
     first: LogDensity
     second: LogDensity
     energy_error: jax.Array
+    kinetic: jax.Array
     valid: jax.Array
 
 
@@ -178,7 +180,9 @@ def kick_first(
         ]
     )
     energy_error = kinetic - second.minus(first)
-    return Step(params, velocity, gradient, first, second, energy_error, jnp.isfinite(energy_error))
+    whole = [(first_kick, LAMBDA * eps), (middle_kick, (1 - 2 * LAMBDA) * eps), (last_kick, LAMBDA * eps)]
+    change = _kinetic_sum([(1.0, *each) for each in whole])
+    return Step(params, velocity, gradient, first, second, energy_error, change, jnp.isfinite(energy_error))
 
 
 def drift_first(
@@ -230,4 +234,5 @@ def drift_first(
         ]
     )
     energy_error = kinetic - second.minus(first) - work
-    return Step(params, velocity, gradient, first, second, energy_error, jnp.isfinite(energy_error))
+    change = _kinetic_sum([(1.0, first_kick, stretch * eps / 2), (1.0, second_kick, stretch * eps / 2)])
+    return Step(params, velocity, gradient, first, second, energy_error, change, jnp.isfinite(energy_error))

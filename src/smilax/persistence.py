@@ -13,6 +13,7 @@ import numpy as np
 
 from smilax.chains import Groups
 from smilax.data import Batches
+from smilax.places import encode
 from smilax.posterior import Posterior
 from smilax.recording import Store, leaf_names
 from smilax.running import Lengths, Position, Run
@@ -256,7 +257,7 @@ def commit(
     arrays = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
     if position.partial is not None:
         arrays["partial"] = np.asarray(position.partial)
-    where = {"kind": kind, "phase": position.phase, "done": position.done, "place": position.place}
+    where = {"kind": kind, "phase": position.phase, "done": position.done, "place": encode(position.place)}
     writer.commit(arrays, where, status=status)
 
 

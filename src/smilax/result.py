@@ -1,6 +1,6 @@
 """What a run gives back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,3 +55,31 @@ class Result:
     def num_draws(self) -> int:
         """Draws per chain."""
         return int(np.shape(jax.tree.leaves(self.draws)[0])[1])
+
+    def select(self, keep: Any) -> "Result":
+        """The result with some of its draws only, such as those of cyclical SGLD outside of the exploration phases.
+
+        Args:
+            keep: which draws, a boolean array of shape `(draw,)`, or `(chain, draw)` if the same for all chains.
+
+        Returns:
+            A result with these draws and their reports, read into memory; its `state` is None, as it is no longer
+            known what came before it.
+
+        Raises:
+            ValueError: if the shape is another, nothing is kept, or chains differ in what they keep.
+        """
+        keep = np.asarray(keep)
+        shape = (self.num_chains, self.num_draws)
+        if keep.dtype != bool or keep.shape not in (shape, shape[1:]):
+            raise ValueError(f"keep must be boolean of shape {shape[1:]} or {shape}, got {keep.dtype} {keep.shape}")
+        if keep.ndim == 2 and (keep != keep[:1]).any():
+            raise ValueError("keep must be the same for all chains: every chain has as many draws as the others")
+        draws = np.flatnonzero(keep[0] if keep.ndim == 2 else keep)
+        if not len(draws):
+            raise ValueError("keep keeps no draw")
+
+        def chosen(tree):
+            return jax.tree.map(lambda leaf: np.asarray(leaf[:, draws]), tree)
+
+        return replace(self, draws=chosen(self.draws), info=chosen(self.info), state=None)

@@ -15,12 +15,13 @@ from smilax.interrupts import Interrupt
 from smilax.loading import run_config, stored_result
 from smilax.meshes import ShardParams, check_mesh
 from smilax.persistence import check_same, commit, params_like, restore, restore_run, together
+from smilax.places import decode
 from smilax.progress import Progress
 from smilax.recording import Store, StoreRecorder
 from smilax.result import Result
 from smilax.running import Lengths, Position, Run
 from smilax.samplers.base import SamplingAlgorithm
-from smilax.store import StoreLocked, StoreWriter, read
+from smilax.store import StoreCorrupt, StoreLocked, StoreWriter, read
 from smilax.streams import Stream, check_restorable
 from smilax.validation import check_count, check_data
 
@@ -112,7 +113,11 @@ def resume(
         arrays, where = contents.state()
         if num_samples is not None:
             writer.update_config(settings=config["settings"] | {"num_samples": num_samples})
-        position = Position(where["phase"], where["done"], arrays.get("partial"), where["place"])
+        try:
+            place = decode(where["place"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreCorrupt(f"the manifest of {path} does not say where the source of batches stood") from error
+        position = Position(where["phase"], where["done"], arrays.get("partial"), place)
         return run_with_store(
             run, writer, options, lambda: restore(arrays, where, run, params), position, params, begin, progress_bar
         )

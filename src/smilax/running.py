@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from smilax.chains import Bounds, ChainMethod, Groups, Phase, num_groups, segments
+from smilax.chains import Bounds, ChainMethod, Groups, Phase, chain_keys, num_groups, segments
 from smilax.data import Batches
 from smilax.feeds import BlockFeed, DeviceFeed, host_blocks, stream_blocks
 from smilax.interrupts import Interrupt
@@ -77,7 +78,7 @@ class Position:
         phase: "warmup" or "sampling".
         done: steps of the phase that are done.
         partial: accepted steps of each chain in the record that is not whole yet, shape `(chain,)`; None for none.
-        place: where the source of batches stands, JSON-able; None where that follows from the number of the step.
+        place: where the source of batches stands; None where that follows from the number of the step.
     """
 
     phase: Literal["warmup", "sampling"] = "warmup"
@@ -144,12 +145,17 @@ class Run:
         ]
         return groups.join(states)
 
-    def _feed(self, keys: list[Any], step: int, place: Any) -> DeviceFeed | BlockFeed:
+    def _feed(self, groups: Groups, step: int, place: Any) -> DeviceFeed | BlockFeed:
+        count = len(groups.indices)
+        own_data = isinstance(self.batches, Batches) and self.batches.streamed
+        send = functools.partial(groups.send, own_data)
         if isinstance(self.batches, Stream):
-            return BlockFeed(stream_blocks(self.batches, self.batch_size, len(keys), step, place))
-        if self.batches.streamed:
-            return BlockFeed(host_blocks(self.batches, keys, self.batch_size, step), own_data=True)
-        return DeviceFeed(self.groups.place(self.batches.data), len(keys))
+            return BlockFeed(stream_blocks(self.batches, self.batch_size, count, step, place, send))
+        if own_data:
+            # Not the keys that may be spread over devices: row numbers are computed on every host.
+            keys = [chain_keys(self.key, jnp.asarray(i)) for i in groups.indices]
+            return BlockFeed(host_blocks(self.batches, keys, self.batch_size, step, send), own_data=True)
+        return DeviceFeed(groups.place(self.batches.data), count)
 
     def execute(
         self,
@@ -177,7 +183,7 @@ class Run:
         draw_bytes = sum(x.nbytes for x in jax.tree.leaves(states[0].params))
         totals = {"warmup": lengths.num_warmup, "sampling": lengths.sampling_steps}
         offsets = {"warmup": self.first_step, "sampling": self.first_step + lengths.num_warmup}
-        feed = self._feed(keys, offsets[position.phase] + position.done, position.place)
+        feed = self._feed(groups, offsets[position.phase] + position.done, position.place)
 
         def run_phase(pool, states, position):
             name, done, partial = position.phase, position.done, position.partial

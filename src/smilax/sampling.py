@@ -145,6 +145,8 @@ def sample(
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), params)
     if not any(store.keeps(name) for name in leaf_names(one)):
         raise ValueError(f"store: select keeps none of the parameters {leaf_names(one)}")
+    if isinstance(batches, Stream):
+        batches.check_storable()
     config = describe_run(run, one, store)
     make = functools.partial(
         StoreWriter.create, store.path, config=config, num_chains=num_chains, versions=versions(),
@@ -181,10 +183,6 @@ def check_setting(algorithm: Any, data: Any, batch_size: int | None, chain_metho
         )
     if algorithm.config.get("batches") == "independent":
         _check_independent(algorithm, batches)
-    if chain_method == "parallel" and (isinstance(batches, Stream) or batches.streamed):
-        raise ValueError(
-            'chain_method="parallel" needs the rows on the devices: give arrays, or sx.Batches(data, on_host=False)'
-        )
     if algorithm.posterior is not None:
         check_data(algorithm.posterior, batches)
     return batches, batch_size

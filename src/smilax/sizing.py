@@ -14,7 +14,7 @@ from smilax.samplers.base import SamplingAlgorithm
 from smilax.validation import check_count, check_lengths
 
 # New mini-batch gradients that a step takes; samplers not named take two.
-SINGLE_GRADIENT = ("sgld", "sghmc")
+SINGLE_GRADIENT = ("sgld", "psgld", "csgld", "sghmc", "adaptive_sghmc", "sgnht")
 
 
 @dataclass(frozen=True)

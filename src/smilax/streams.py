@@ -9,6 +9,8 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from smilax.places import encode
+
 
 @dataclass(frozen=True, eq=False)
 class Stream:
@@ -28,9 +30,10 @@ class Stream:
         transform: optional augmentation `transform(key, batch) -> batch`, run on the device.
 
     A run can be resumed to the same draws if `source` is a function of the epoch's number whose batches depend on
-    nothing else, or has `state_dict()` and `load_state_dict(state)` with a JSON-able state, taken from the iterator
-    where that has them (torchdata's StatefulDataLoader). Any other source begins anew when a run is resumed, which is
-    said in a warning: the draws are valid then, but not those of an unbroken run.
+    nothing else, or has `state_dict()` and `load_state_dict(state)`, taken from the iterator where that has them
+    (torchdata's StatefulDataLoader); a state may hold plain containers, numbers, bytes, arrays and tensors. Any other
+    source begins anew when a run is resumed, which is said in a warning: the draws are valid then, but not those of an
+    unbroken run.
 
     Raises:
         TypeError, ValueError: if an argument is not of its kind.
@@ -103,6 +106,14 @@ class Stream:
             if before is not None:
                 source.load_state_dict(before)
 
+    def check_storable(self) -> None:
+        """Raises TypeError if the source has a state that a store cannot hold."""
+        source: Any = self.source
+        if hasattr(source, "load_state_dict"):
+            before = source.state_dict()
+            source.load_state_dict(before)
+            encode(before)
+
     def draw(self, data: Any, key: jax.Array, step: jax.Array, batch_size: int) -> Any:
         """The batch of one step, on the device; `data` is a block of a `Reader`'s batches and its first step."""
         block, first = data
@@ -126,8 +137,8 @@ def iter_is_spent(source: Any) -> bool:
 class Reader:
     """Reads a stream in batches of equal size, and knows where it is.
 
-    A place is JSON-able: what the source says of itself before the piece that is being used up, and how many of that
-    piece's rows are used.
+    A place is what the source says of itself before the piece that is being used up, and how many of that piece's rows
+    are used.
     """
 
     def __init__(self, stream: Stream, batch_size: int, place: dict[str, Any] | None = None):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smilax.checks import check_count as check_count
 from smilax.checks import check_finite
 from smilax.data import Batches
 from smilax.posterior import Posterior
@@ -14,15 +15,6 @@ from smilax.streams import Stream
 
 # Of rows that stay on the host so many are looked at.
 CHECKED_ROWS = 10_000
-
-
-def check_count(name: str, value: Any, least: int) -> int:
-    """`value` as an integer of at least `least`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return int(value)
 
 
 def check_lengths(num_warmup: Any, num_samples: Any, thinning: Any) -> tuple[int, int, int]:
