@@ -40,6 +40,7 @@ from smilax.sizing import estimate as estimate
 from smilax.streams import Stream as Stream
 
 if _TYPE_CHECKING:
+    from smilax import augment as augment
     from smilax import datasets as datasets
     from smilax import metrics as metrics
     from smilax import models as models
@@ -56,6 +57,7 @@ __version__ = "0.1.0"
 # Loaded on first use: what they stand on takes longer to import than everything above.
 _LAZY = {
     "Diagnosis": "smilax.diagnostics",
+    "augment": "smilax.augment",
     "datasets": "smilax.datasets",
     "diagnose": "smilax.diagnostics",
     "from_equinox": "smilax.interop.equinox",
@@ -81,6 +83,7 @@ __all__ = [
     "Store",
     "Stream",
     "adaptive_sghmc",
+    "augment",
     "bnn",
     "csgld",
     "datasets",
