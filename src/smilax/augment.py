@@ -146,8 +146,8 @@ class ResizedCrop(_ImageTransform):
         root = jnp.exp(0.5 * (low + (high - low) * draws[1]))
         height = jnp.minimum(jnp.sqrt(area) / root, 1.0)
         width = jnp.minimum(jnp.sqrt(area) * root, 1.0)
-        rows = resizing((1 - height) * draws[2], height, x.shape[1])
-        columns = resizing((1 - width) * draws[3], width, x.shape[2])
+        rows = _resizing((1 - height) * draws[2], height, x.shape[1])
+        columns = _resizing((1 - width) * draws[3], width, x.shape[2])
         # Exact products: TensorFloat-32 keeps three digits, and pixels have nearly as many.
         out = jnp.einsum("bij,bj...->bi...", rows, x.astype(jnp.float32), precision="highest")
         out = jnp.einsum("bij,bkj...->bki...", columns, out, precision="highest")
@@ -191,7 +191,7 @@ class Compose:
         return {"Compose": [t.config() if hasattr(t, "config") else True for t in self.transforms]}
 
 
-def resizing(start: jax.Array, length: jax.Array, size: int) -> jax.Array:
+def _resizing(start: jax.Array, length: jax.Array, size: int) -> jax.Array:
     """Weights of the pixels of a line for those of a part of it, enlarged to the line's length.
 
     Args:

@@ -86,8 +86,8 @@ def gpt(
     Example:
         >>> import jax, jax.numpy as jnp, smilax as sx
         >>> network = sx.models.gpt(vocab_size=11, context=8, layers=2, heads=2, width=16)
-        >>> params = network.init(jax.random.key(0))
-        >>> network.apply(params, jnp.zeros((3, 8), jnp.uint8)).shape
+        >>> params = jax.eval_shape(network.init, jax.random.key(0))
+        >>> jax.eval_shape(network.apply, params, jnp.zeros((3, 8), jnp.uint8)).shape
         (3, 8, 11)
     """
     check_sizes(

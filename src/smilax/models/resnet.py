@@ -139,10 +139,10 @@ def resnet7(num_classes: int = 10, image_size: int = 32, channels: int = 3, comp
     Example:
         >>> import jax, jax.numpy as jnp, smilax as sx
         >>> network = sx.models.resnet7()
-        >>> params = network.init(jax.random.key(0))
+        >>> params = jax.eval_shape(network.init, jax.random.key(0))
         >>> sum(leaf.size for leaf in jax.tree.leaves(params))
         428266
-        >>> network.apply(params, jnp.zeros((2, 32, 32, 3), jnp.uint8)).shape
+        >>> jax.eval_shape(network.apply, params, jnp.zeros((2, 32, 32, 3), jnp.uint8)).shape
         (2, 10)
     """
     check_sizes("resnet7", num_classes=(num_classes, 1), image_size=(image_size, 16), channels=(channels, 1))
@@ -180,9 +180,11 @@ def resnet18(
 
     Example:
         >>> import jax, jax.numpy as jnp, smilax as sx
-        >>> network = sx.models.resnet18(width=4)
-        >>> params = network.init(jax.random.key(0))
-        >>> network.apply(params, jnp.zeros((2, 32, 32, 3), jnp.uint8)).shape
+        >>> network = sx.models.resnet18()
+        >>> params = jax.eval_shape(network.init, jax.random.key(0))
+        >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+        11178762
+        >>> jax.eval_shape(network.apply, params, jnp.zeros((2, 32, 32, 3), jnp.uint8)).shape
         (2, 10)
     """
     check_sizes(

@@ -88,9 +88,9 @@ def vit(
 
     Example:
         >>> import jax, jax.numpy as jnp, smilax as sx
-        >>> network = sx.models.vit(image_size=16, patch=4, width=24, depth=2, heads=3)
-        >>> params = network.init(jax.random.key(0))
-        >>> network.apply(params, jnp.zeros((2, 16, 16, 3), jnp.uint8)).shape
+        >>> network = sx.models.vit(image_size=64, patch=8, width=96, depth=4, heads=3)
+        >>> params = jax.eval_shape(network.init, jax.random.key(0))
+        >>> jax.eval_shape(network.apply, params, jnp.zeros((2, 64, 64, 3), jnp.uint8)).shape
         (2, 10)
     """
     check_sizes(
