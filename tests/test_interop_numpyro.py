@@ -198,7 +198,8 @@ def against_nuts(num_rows, num_samples, num_nuts, bias, worst):
     )  # fmt: skip
     ours = posterior.constrain(result)
     nuts = MCMC(
-        NUTS(functools.partial(schools, num_rows=num_rows)), num_warmup=num_nuts // 2, num_samples=num_nuts, num_chains=4,
+        NUTS(functools.partial(schools, num_rows=num_rows)),
+        num_warmup=num_nuts // 2, num_samples=num_nuts, num_chains=4,
         chain_method="vectorized", progress_bar=False,
     )  # fmt: skip
     nuts.run(jax.random.key(2), *map(jnp.asarray, data))

@@ -42,6 +42,7 @@ ORDER = """
     places
     streams
     data
+    augment
     datasets
     validation
     progress
@@ -75,11 +76,11 @@ ORDER = """
 # The core may be used, and read, without the machinery that runs it.
 CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
     microcanonical tuning mile""".split()
-MACHINERY = """samplers places streams data validation progress feeds interrupts chains meshes store result recording
-    running sizing persistence loading exporting resuming sampling ensemble predict metrics diagnostics plots reporting
-    smilax demo cli""".split()
+MACHINERY = """samplers places streams data augment validation progress feeds interrupts chains meshes store result
+    recording running sizing persistence loading exporting resuming sampling ensemble predict metrics diagnostics plots
+    reporting smilax demo cli""".split()
 # Import name -> name of the distribution that pyproject.toml lists.
-DISTRIBUTION = {"arviz_base": "arviz-base", "sklearn": "scikit-learn"}
+DISTRIBUTION = {"PIL": "pillow", "arviz_base": "arviz-base", "sklearn": "scikit-learn"}
 
 
 def name_of(path):

@@ -40,6 +40,7 @@ from smilax.sizing import estimate as estimate
 from smilax.streams import Stream as Stream
 
 if _TYPE_CHECKING:
+    from smilax import augment as augment
     from smilax import datasets as datasets
     from smilax import experiments as experiments
     from smilax import metrics as metrics
@@ -67,6 +68,7 @@ _LAZY = {
     "SmileClassifier": "smilax.estimators",
     "SmileRegressor": "smilax.estimators",
     "NumpyroPosterior": "smilax.interop.numpyro",
+    "augment": "smilax.augment",
     "datasets": "smilax.datasets",
     "diagnose": "smilax.diagnostics",
     "from_blackjax": "smilax.interop.blackjax",
@@ -100,6 +102,7 @@ __all__ = [
     "Store",
     "Stream",
     "adaptive_sghmc",
+    "augment",
     "bnn",
     "csgld",
     "datasets",

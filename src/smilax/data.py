@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smilax.shuffling import permuted
-from smilax.streams import Stream
+from smilax.streams import Stream, describe_transform
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,8 @@ class Batches:
             of an epoch is completed with rows from its start.
         replacement: whether an independent batch may hold a row twice. Without (the default) a batch of all N rows
             is the full data set and has no noise.
-        transform: optional augmentation `transform(key, batch) -> batch`, run inside the compiled loop.
+        transform: optional augmentation `transform(key, batch) -> batch`, run inside the compiled loop, such as
+            `sx.augment.Flip()`.
         on_host: whether rows stay on the host, from where batches are sent ahead of the loop; None (the default) does
             so for NumPy memory maps. The batches are the same ones. Of rows on the host only some are checked for
             NaN.
@@ -95,7 +96,7 @@ class Batches:
 
     def config(self) -> dict[str, Any]:
         """A JSON-able description."""
-        return {"order": self.order, "replacement": self.replacement, "transform": self.transform is not None}
+        return {"order": self.order, "replacement": self.replacement, "transform": describe_transform(self.transform)}
 
     def draw(self, data: Any, key: jax.Array, step: jax.Array, batch_size: int) -> Any:
         """The batch of one step.

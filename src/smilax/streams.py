@@ -88,7 +88,7 @@ class Stream:
     def config(self) -> dict[str, Any]:
         """A JSON-able description."""
         return {
-            "order": self.order, "replacement": self.replacement, "transform": self.transform is not None,
+            "order": self.order, "replacement": self.replacement, "transform": describe_transform(self.transform),
             "stream": True,
         }  # fmt: skip
 
@@ -127,6 +127,12 @@ class Stream:
         if hasattr(self.source, "__iter__"):
             return iter(self.source)
         return self.source(number) if self._takes_epoch else self.source()
+
+
+def describe_transform(transform: Any) -> Any:
+    """What is to be known of a transform, JSON-able: whether there is one, or what it says itself."""
+    config = getattr(transform, "config", None)
+    return config() if callable(config) else transform is not None
 
 
 def iter_is_spent(source: Any) -> bool:

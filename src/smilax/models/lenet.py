@@ -1,14 +1,15 @@
 """LeNet-5, a small convolutional network."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
 from smilax.interop.equinox import from_equinox
 from smilax.models.convolution import Convolution, average_pool
 from smilax.models.mlp import dense
+from smilax.models.settings import as_images, check_dtype, check_sizes
 from smilax.network import Network
 
 
@@ -19,8 +20,9 @@ class LeNet(eqx.Module):
     dense: tuple[eqx.nn.Linear, ...]
     activation: Callable = eqx.field(static=True)
     image_shape: tuple[int, int, int] = eqx.field(static=True)
+    compute_dtype: Any = eqx.field(static=True)
 
-    def __init__(self, num_classes, image_size, channels, activation, key):
+    def __init__(self, num_classes, image_size, channels, activation, compute_dtype, key):
         keys = jax.random.split(key, 5)
         side = (image_size // 2 - 4) // 2
         self.convolutions = (
@@ -31,31 +33,14 @@ class LeNet(eqx.Module):
         pairs = zip(sizes[:-1], sizes[1:], keys[2:], strict=True)
         self.dense = tuple(eqx.nn.Linear(i, o, key=k) for i, o, k in pairs)
         self.activation = activation
-        self.image_shape = (image_size, image_size, channels)
+        self.image_shape, self.compute_dtype = (image_size, image_size, channels), compute_dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = as_images(x, self.image_shape, self.dense[0].weight.dtype)
+        dtype = self.dense[0].weight.dtype
+        x = as_images(x, self.image_shape, self.compute_dtype or dtype)
         for convolution in self.convolutions:
             x = average_pool(self.activation(convolution(x)))
-        return dense(self.dense, self.activation, x.reshape(-1, x.shape[-1])).T
-
-
-def as_images(x: jax.Array, image_shape: tuple[int, int, int], dtype: jnp.dtype) -> jax.Array:
-    """Images (B, height, width, channels), or (B, height, width) if grey, as (channels, height, width, B) of `dtype`.
-
-    Raises:
-        ValueError: for another shape.
-        TypeError: for integers other than uint8, which is scaled from 0..255 to 0..1.
-    """
-    *size, channels = image_shape
-    allowed = [tuple(image_shape)] + ([tuple(size)] if channels == 1 else [])
-    if tuple(x.shape[1:]) not in allowed:
-        names = " or ".join(f"(B, {', '.join(map(str, shape))})" for shape in allowed)
-        raise ValueError(f"x must hold images of shape {names}, got {x.shape}")
-    if x.dtype != jnp.uint8 and not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"x must hold images in uint8 or floating point, got {x.dtype}")
-    x = x.transpose(1, 2, 0)[None] if x.ndim == 3 else x.transpose(3, 1, 2, 0)
-    return x.astype(dtype) / 255 if x.dtype == jnp.uint8 else x.astype(dtype)
+        return dense(self.dense, self.activation, x.reshape(-1, x.shape[-1])).T.astype(dtype)
 
 
 def lenet(
@@ -63,6 +48,7 @@ def lenet(
     image_size: int = 28,
     channels: int = 1,
     activation: Callable[[jax.Array], jax.Array] = jax.nn.gelu,
+    compute_dtype: Any = None,
 ) -> Network:
     """LeNet-5: images give logits of shape `(B, num_classes)`.
 
@@ -80,9 +66,11 @@ def lenet(
         image_size: height and width in pixels, at least 12.
         channels: colour channels of an image.
         activation: elementwise function after every layer but the last.
+        compute_dtype: dtype of activations and products, such as `"bfloat16"`; None takes that of the parameters.
+            Parameters and logits have the parameters' dtype in any case.
 
     Raises:
-        ValueError: for sizes that are not positive integers, or images that are too small.
+        ValueError: for sizes that are not positive integers, images that are too small, or another compute_dtype.
 
     Example:
         >>> import jax, jax.numpy as jnp, smilax as sx
@@ -93,11 +81,6 @@ def lenet(
         >>> network.apply(params, jnp.zeros((2, 28, 28), jnp.uint8)).shape
         (2, 10)
     """
-    for name, size, least in (
-        ("num_classes", num_classes, 1),
-        ("image_size", image_size, 12),
-        ("channels", channels, 1),
-    ):
-        if isinstance(size, bool) or not hasattr(size, "__index__") or size < least:
-            raise ValueError(f"lenet: {name} must be an integer of at least {least}, got {size!r}")
-    return from_equinox(lambda key: LeNet(num_classes, image_size, channels, activation, key), batched=True)
+    check_sizes("lenet", num_classes=(num_classes, 1), image_size=(image_size, 12), channels=(channels, 1))
+    dtype = check_dtype("lenet", compute_dtype)
+    return from_equinox(lambda key: LeNet(num_classes, image_size, channels, activation, dtype, key), batched=True)

@@ -1,9 +1,12 @@
-"""Loaders of public data: from OpenML through scikit-learn, or from the user's own files."""
+"""The paper's regression tables."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from smilax.datasets.openml import fetch
+from smilax.datasets.splits import Split
 
 
 class _Table(NamedTuple):
@@ -19,18 +22,6 @@ _OPENML = {
     "energy": _Table(44960, "heating_load", ("cooling_load",), 8),
     "bikesharing": _Table(42712, "count", ("year",), 11),
 }
-
-
-class Split(NamedTuple):
-    """Training, validation and test data.
-
-    Attributes:
-        train, valid, test: each `(x, y)`, NumPy arrays with the examples on the leading axis.
-    """
-
-    train: tuple[np.ndarray, np.ndarray]
-    valid: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray]
 
 
 def uci(
@@ -54,8 +45,9 @@ def uci(
         fractions: shares of training and validation rows; the rest is the test set.
 
     Raises:
-        ValueError: for an unknown name or fractions that leave a part empty.
+        ValueError: for an unknown name, fractions that leave a part empty, or a file without that table.
         FileNotFoundError: if `data_dir` lacks the file.
+        ImportError: if `data_dir` is None and pandas is missing.
         OSError: if `data_dir` is None and OpenML cannot be reached.
 
     Example:
@@ -83,6 +75,8 @@ def _read(name: str, folder: Path) -> np.ndarray:
     if not file.is_file():
         raise FileNotFoundError(f"data_dir = {str(folder)!r} holds no uci_tabular.npz")
     with np.load(file) as arrays:
+        if name not in arrays:
+            raise ValueError(f"{file} holds no array {name!r}, only {sorted(arrays)}")
         return arrays[name]
 
 
@@ -95,16 +89,8 @@ def _permutation(name: str, num_rows: int, seed: int, folder: Any) -> np.ndarray
 
 
 def _fetch(name: str) -> np.ndarray:
-    from sklearn.datasets import fetch_openml
-
     source = _OPENML[name]
-    try:
-        frame = fetch_openml(data_id=source.data_id, as_frame=True, parser="auto").frame
-    except Exception as error:
-        raise OSError(
-            f"{name} could not be fetched from OpenML ({error}); give data_dir, a folder with uci_tabular.npz"
-        ) from error
-    return _to_table(frame, source)
+    return _to_table(fetch(name, source.data_id, "uci_tabular.npz", as_frame=True).frame, source)
 
 
 def _to_table(frame: Any, source: _Table) -> np.ndarray:
