@@ -1,3 +1,5 @@
+import numpy as np
+import pandas
 import pytest
 from typer.testing import CliRunner
 
@@ -141,3 +143,67 @@ def test_bench_analytical_writes_table_and_figures(tmp_path):
     wrong = smilax("bench", "analytical", "--noises", "isotopic")
     assert wrong.exit_code == 2
     assert "did you mean 'isotropic'?" in wrong.output
+
+
+@pytest.fixture(scope="module")
+def houses(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    area, town = rng.uniform(50, 150, size=90), rng.choice(["Ulm", "Jena", "Bonn"], size=90)
+    price = 3 * area + 100 * (town == "Bonn") + rng.normal(scale=10, size=90)
+    path = tmp_path_factory.mktemp("tables") / "houses.csv"
+    pandas.DataFrame({"area": area, "town": town, "price": price}).to_csv(path, index=False)
+    return path
+
+
+def test_a_table_becomes_predictions_with_intervals(houses, tmp_path):
+    arguments = ["run", str(houses), "--target", "price", "--max-seconds", "5", "--output", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "18 rows of 90 are held out" in result.output
+    found = pandas.read_csv(tmp_path / "run" / "predictions.csv")
+    assert list(found.columns) == ["row", "price", "mean", "std", "lower", "upper"]
+    table = pandas.read_csv(houses)
+    np.testing.assert_allclose(found["price"], table["price"][found["row"]])
+    # Without the town, 47 would be left, and without anything, 100.
+    assert np.std(found["price"] - found["mean"]) < 30
+    assert ((found["lower"] < found["mean"]) & (found["mean"] < found["upper"])).all()
+    assert 10 <= ((found["lower"] <= found["price"]) & (found["price"] <= found["upper"])).sum()
+
+
+def test_classes_of_a_table_for_the_rows_of_another(houses, tmp_path):
+    table = pandas.read_csv(houses)
+    table["dear"] = np.where(table.pop("price") > 300, "yes", "no")
+    table.to_parquet(tmp_path / "known.parquet")
+    table.drop(columns="dear").head(5).to_csv(tmp_path / "asked.csv", index=False)
+    arguments = ["run", str(tmp_path / "known.parquet"), "--target", "dear", "--predict", str(tmp_path / "asked.csv")]
+    result = CliRunner().invoke(app, [*arguments, "--max-seconds", "5", "--output", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    found = pandas.read_csv(tmp_path / "run" / "predictions.csv")
+    assert list(found.columns) == ["row", "predicted", "p(no)", "p(yes)"]
+    np.testing.assert_allclose(found["p(no)"] + found["p(yes)"], 1, rtol=1e-5)
+    assert (found["predicted"] == np.where(found["p(yes)"] > 0.5, "yes", "no")).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "say which column"),
+        (["--target", "prize"], "no column 'prize'; it has 'area', 'town', 'price'"),
+        (["--target", "price", "--predict", "none.csv"], "there is no file none.csv"),
+        (["--target", "price", "--level", "90"], "--level must lie between 0 and 1"),
+        (["--target", "price", "--dry-run"], "for experiments, not for tables"),
+    ],
+)
+def test_tables_that_cannot_be_fitted(houses, arguments, message):
+    result = CliRunner().invoke(app, ["run", str(houses), *arguments])
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
+def test_empty_cells_are_named(houses, tmp_path):
+    table = pandas.read_csv(houses)
+    table.loc[3, "area"] = np.nan
+    table.to_csv(tmp_path / "gaps.csv", index=False)
+    result = CliRunner().invoke(app, ["run", str(tmp_path / "gaps.csv"), "--target", "price"])
+    assert result.exit_code == 2
+    assert "column 'area' has 1 empty cells" in result.output

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smilax.cli.app import INTERRUPTED, app, explained, refuse
+from smilax.cli.tables import fit_table, is_table
 
 if TYPE_CHECKING:
     from smilax.experiments import Experiment
@@ -24,7 +25,8 @@ def _parts(text: str | None) -> list[str]:
 @app.command()
 def run(
     source: Annotated[
-        str | None, typer.Argument(metavar="CONFIG", help="A TOML file, or the name of a shipped experiment.")
+        str | None,
+        typer.Argument(metavar="CONFIG", help="A TOML file, a shipped experiment, or a CSV or Parquet file."),
     ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="Only these methods or samplers, with commas between: psmile,ismile.")
@@ -38,6 +40,13 @@ def run(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Directory of the run; runs/NAME if not given.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would run, and stop.")] = False,
+    target: Annotated[str | None, typer.Option(help="Of a table: the column to predict from the others.")] = None,
+    predict: Annotated[
+        Path | None, typer.Option(help="Of a table: another one, whose rows are predicted.", metavar="TABLE")
+    ] = None,
+    level: Annotated[float, typer.Option(help="Of a table: share of outcomes that an interval holds.")] = 0.9,
+    max_seconds: Annotated[float | None, typer.Option(help="Of a table: time for the fit, about.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of a table: seed of all random numbers.", min=0)] = 0,
     show: Annotated[bool, typer.Option("--list", help="Show the experiments that come with smilax.")] = False,
 ) -> None:
     """Run an experiment: train a deep ensemble, draw from the posterior with each method, score, write a table.
@@ -64,8 +73,14 @@ def run(
     smilax run uci-energy --sampler psmile,ismile --seeds 1,2,3 --size small --data-dir data
     smilax run config.toml --set run.num_samples=2000 --set sampler.step_size=0.01
 
-    Results are in results.csv in the directory of the run, which `smilax info` shows; Ctrl-C stops once everything is
-    on disk, and `smilax resume` goes on.
+    \b
+    A table is fitted without a configuration:
+    smilax run houses.csv --target price --max-seconds 60
+    Predictions with intervals (of classes, probabilities) are in predictions.csv in the directory of the run: of the
+    rows of --predict, or of those without a target, or of a fifth that is held out, with a score.
+
+    Results of experiments are in results.csv in the directory of the run, which `smilax info` shows; Ctrl-C stops once
+    everything is on disk, and `smilax resume` goes on.
     """  # noqa: D301 (the backslashes are for the formatter of the help)
     from smilax.experiments import load_experiment, run_experiment, shipped
 
@@ -75,6 +90,20 @@ def run(
         return
     if source is None:
         refuse("say what to run: a TOML file or the name of an experiment (smilax run --list shows them)")
+    if is_table(source):
+        if target is None:
+            refuse(f"say which column of {source} to predict: --target COLUMN")
+        if sampler or seeds or change or dry_run or size != "full" or data_dir:
+            refuse("--sampler, --seeds, --size, --data-dir, --set and --dry-run are for experiments, not for tables")
+        if not 0 < level < 1:
+            refuse(f"--level must lie between 0 and 1, got {level}")
+        where = output or Path("runs") / Path(source).stem
+        with explained():
+            written = fit_table(Path(source), target, predict, level, max_seconds, seed, where)
+        typer.echo(f"Predictions: {written}")
+        return
+    if target is not None or predict is not None:
+        refuse(f"--target and --predict are for tables (.csv, .parquet), and {source} is none")
     changes = list(change or [])
     if seeds is not None:
         changes.append(f"run.seeds=[{seeds}]")
