@@ -152,9 +152,9 @@ def from_blackjax(kernel: Any, posterior: Posterior, step_size: StepSize, **sett
     What to know of BlackJAX 1.7.1. `sghmc` draws its momenta at every call with the key that it also splits for its
     noise; each step is a trajectory of `num_integration_steps` gradients in explicit Euler steps, which gain energy:
     on a Gaussian of precision λ, ten of them with ε²λ = 0.04 make the variance 1.4 times too large (`sx.sghmc` keeps
-    its momentum and is semi-implicit). `csgld` is contour SGLD, another algorithm than `sx.csgld`: it samples a flattened
-    density, and its draws have to be weighted by `exp(info.log_weight)`, which is approximate (on a Gaussian of four
-    dimensions, with 40 partitions of width 1, weighted variances came out 20 to 24 % too small); its default
+    its momentum and is semi-implicit). `csgld` is contour SGLD, another algorithm than `sx.csgld`: it samples a
+    flattened density, and its draws have to be weighted by `exp(info.log_weight)`, which is approximate (on a Gaussian
+    of four dimensions, with 40 partitions of width 1, weighted variances came out 20 to 24 % too small); its default
     partitions, 512 of width 100 from energy 0, seldom fit, and with `zeta=0` it is `sgld`.
 
     Args:
