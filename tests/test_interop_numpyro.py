@@ -149,8 +149,8 @@ def test_samples_and_predicts_a_conjugate_model():
 
     posterior = sx.from_numpyro(model, (half, Y))
     result = sx.sample(
-        jax.random.key(0), sx.ismile(posterior), (half, Y), posterior.init(jax.random.key(1)), num_chains=8,
-        num_warmup=1000, num_samples=8000, thinning=4, batch_size=20, progress_bar=False,
+        jax.random.key(0), sx.sgld(posterior, 3e-3), (half, Y), posterior.init(jax.random.key(1)), num_chains=8,
+        num_warmup=500, num_samples=8000, thinning=4, progress_bar=False,
     )  # fmt: skip
     draws = posterior.constrain(result)["mean"].astype(np.float64)
     assert draws.shape == (8, 2000, 2)
@@ -198,9 +198,8 @@ def against_nuts(num_rows, num_samples, num_nuts, bias, worst):
     )  # fmt: skip
     ours = posterior.constrain(result)
     nuts = MCMC(
-        NUTS(functools.partial(schools, num_rows=num_rows)),
-        num_warmup=num_nuts // 2, num_samples=num_nuts, num_chains=4,
-        chain_method="vectorized", progress_bar=False,
+        NUTS(functools.partial(schools, num_rows=num_rows)), num_warmup=num_nuts // 2, num_samples=num_nuts,
+        num_chains=4, chain_method="vectorized", progress_bar=False,
     )  # fmt: skip
     nuts.run(jax.random.key(2), *map(jnp.asarray, data))
     theirs = nuts.get_samples(group_by_chain=True)

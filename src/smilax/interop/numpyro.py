@@ -43,6 +43,7 @@ class NumpyroPosterior(Posterior):
         plate: the name of the plate of the rows.
         latents: shape and dtype of each latent site on unconstrained space.
         deterministic: the deterministic sites that do not depend on the rows.
+        template: the rows on which the model is run for its prior.
 
     Example:
         >>> import jax, numpy as np, numpyro, numpyro.distributions as dist, smilax as sx
@@ -201,7 +202,7 @@ def from_numpyro(model: Callable, data: Any, *, plate: str | None = None) -> Num
         >>> data = (x, 0.5 * x + 0.1 * np.sin(100 * x))
         >>> posterior = sx.from_numpyro(model, data)
         >>> result = sx.sample(
-        ...     jax.random.key(0), sx.ismile(posterior), data, posterior.init(jax.random.key(1)), num_chains=2,
+        ...     jax.random.key(0), sx.psmile(posterior), data, posterior.init(jax.random.key(1)), num_chains=2,
         ...     num_warmup=300, num_samples=200, thinning=10, batch_size=50, progress_bar=False,
         ... )
         >>> posterior.constrain(result)["scale"].shape
