@@ -182,7 +182,7 @@ def schools(group, x, y=None, *, num_rows, size=None):
         )
 
 
-def against_nuts(num_rows, num_samples, num_nuts, bias, worst):
+def against_nuts(num_rows, num_samples, num_nuts, bias, worst, batch_size=50):
     rng = np.random.default_rng(1)
     group, x = rng.integers(0, 8, num_rows).astype(np.int32), rng.normal(size=num_rows).astype(np.float32)
     y = (rng.normal(size=8)[group] + 0.5 * x + rng.normal(size=num_rows)).astype(np.float32)
@@ -194,7 +194,7 @@ def against_nuts(num_rows, num_samples, num_nuts, bias, worst):
     )
     result = sx.sample(
         jax.random.key(1), sx.ismile(posterior), data, start, num_warmup=num_samples // 4, num_samples=num_samples,
-        thinning=10, batch_size=50, progress_bar=False,
+        thinning=10, batch_size=batch_size, progress_bar=False,
     )  # fmt: skip
     ours = posterior.constrain(result)
     nuts = MCMC(
@@ -233,7 +233,8 @@ def test_hierarchical_regression_against_nuts():
 
 @pytest.mark.truth
 def test_hierarchical_regression_against_nuts_at_length():
-    against_nuts(num_rows=2000, num_samples=200_000, num_nuts=5000, bias=0.02, worst=0.2)
+    # With 50 rows of 2,000 the skewness of batch noise shifts the mean of `noise` by 0.08 standard deviations.
+    against_nuts(num_rows=2000, num_samples=200_000, num_nuts=5000, bias=0.02, worst=0.2, batch_size=400)
 
 
 def refused(build, match, data=DATA, error=ValueError, **settings):
