@@ -62,6 +62,7 @@ def test_fisher_noise_is_proportional_to_the_precision():
     np.testing.assert_allclose(fisher @ covariance, 256 * np.eye(10), atol=1e-6)
 
 
+@pytest.mark.truth
 def test_biases_against_what_is_known(tmp_path):
     settings = [Setting("gaussian", noise, "gaussian", "psmile_naive") for noise in ("isotropic", "fisher")]
     found = biases(settings, 2, 5000, grids={"psmile_naive": [1e-7, 0.464]})

@@ -170,6 +170,7 @@ def test_a_table_becomes_predictions_with_intervals(houses, tmp_path):
     assert 10 <= ((found["lower"] <= found["price"]) & (found["price"] <= found["upper"])).sum()
 
 
+@pytest.mark.truth
 def test_classes_of_a_table_for_the_rows_of_another(houses, tmp_path):
     table = pandas.read_csv(houses)
     table["dear"] = np.where(table.pop("price") > 300, "yes", "no")

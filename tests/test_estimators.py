@@ -136,6 +136,7 @@ def _dumped(model):
     return file
 
 
+@pytest.mark.truth
 def test_two_targets_have_their_own_noise():
     both = np.column_stack([Y, 1000 * RNG.normal(size=60)])
     model = sx.SmileRegressor(**QUICK, random_state=0).fit(X, both)
@@ -287,6 +288,7 @@ def test_columns_that_are_no_numbers_are_named():
         sx.SmileRegressor(**QUICK).fit(frame, Y)
 
 
+@pytest.mark.truth
 def test_the_page_on_tables_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (Path(__file__).resolve().parent.parent / "docs" / "tabular.md").read_text()

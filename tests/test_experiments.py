@@ -215,6 +215,7 @@ def test_npz_sets_rows_aside(tmp_path):
         npz(None, 1, file="a.npz", task="classes", valid_rows=3)
 
 
+@pytest.mark.truth
 def test_an_interrupted_run_goes_on_to_the_table_of_an_unbroken_one(tmp_path, write, monkeypatch):
     experiment = load_experiment(write(TOML + METHODS), changes=["sampler.step_size=1e-6"])
     whole = sx.experiments.run_experiment(experiment, output=tmp_path / "whole", say=lambda line: None)
