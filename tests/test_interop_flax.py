@@ -94,10 +94,13 @@ def test_dropout_is_off_with_a_warning(key):
     np.testing.assert_array_equal(dropping.apply(params, X), plain.apply(params, X))
 
 
-def test_no_warning_where_dropout_is_off_already():
+def test_no_warning_where_dropout_is_off_already(key):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sx.from_flax(Linen(dropout=0.5), X, train=False)
+        dropping = sx.from_flax(Linen(dropout=0.5), X, train=False)
+    plain = sx.from_flax(Linen(), X)
+    params = plain.init(key)
+    np.testing.assert_array_equal(dropping.apply(params, X), plain.apply(params, X))
 
 
 def test_batch_statistics_are_refused_and_other_normalisation_works(key):

@@ -4,6 +4,7 @@ Their random numbers follow from the key of a step's batch, so that a resumed ru
 would. An augmented likelihood counts each row once: N stays the number of rows.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from smilax.checks import check_count
 
 
-class _ImageTransform:
+class _ImageTransform(ABC):
     """`transform(key, batch) -> batch` that changes the images of a batch `(x, …)`; the rest stays as it is."""
 
     def __call__(self, key: jax.Array, batch: Any) -> Any:
@@ -28,9 +29,9 @@ class _ImageTransform:
             raise ValueError(f"{name}: x must hold images (B, height, width) or (B, height, width, channels): {shape}")
         return (self.images(key, x), *rest)
 
+    @abstractmethod
     def images(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Other images of the same shape and dtype."""
-        raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
         """A JSON-able description, by which a resumed run is known to be the same."""

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import time
+from abc import ABC, abstractmethod
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ ROWS = 256
 LEAST_DIVIDED = 40
 
 
-class SmileEstimator(BaseEstimator):
+class SmileEstimator(BaseEstimator, ABC):
     """Base class of the estimators; see `SmileRegressor` and `SmileClassifier`."""
 
     _digest: str
@@ -196,8 +197,9 @@ class SmileEstimator(BaseEstimator):
         )  # fmt: skip
         return model
 
+    @abstractmethod
     def _likelihood(self, num_targets: int) -> Likelihood | None:
-        raise NotImplementedError
+        """The likelihood of this many targets or classes; None for the default."""
 
     # Predicting -------------------------------------------------------------------------------------------------
 
