@@ -233,7 +233,7 @@ def test_hierarchical_regression_against_nuts():
 
 @pytest.mark.truth
 def test_hierarchical_regression_against_nuts_at_length():
-    # With 50 rows of 2,000 the skewness of batch noise shifts the mean of `noise` by 0.08 standard deviations.
+    # With 50 rows of 2,000 the mean of `noise` was off by 0.08 standard deviations, not explained yet: hence 400.
     against_nuts(num_rows=2000, num_samples=200_000, num_nuts=5000, bias=0.02, worst=0.2, batch_size=400)
 
 
