@@ -2,17 +2,24 @@
 
 import ast
 import os
+import tempfile
 from pathlib import Path
 
 # Before anything imports pyplot; subprocesses inherit it.
 os.environ["MPLBACKEND"] = "Agg"
 # Nearly all the time of the tests is that of the compiler, which LLVM's first level halves; read when JAX starts.
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=1 " + os.environ.get("XLA_FLAGS", "")  # a later one counts
+# Tests compile the same programs again and again, in both workers and in child processes: one cache for all of them,
+# made by the first process, removed when it ends.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    CACHE = tempfile.TemporaryDirectory(prefix="smilax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import jaxtyping
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "smilax"
 
@@ -56,20 +63,5 @@ def key():
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """A persistent compilation cache, for modules that compile the same few programs in every test.
-
-    Gives the environment variables with which a child process uses it too.
-    """
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield {name.upper(): str(value) for name, value in settings.items()}
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+    """Environment variables that give child processes a compilation cache of their own: a killed one may spoil it."""
+    return {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}

@@ -7,7 +7,7 @@ import smilax as sx
 from smilax import demo
 from smilax.cli import app
 
-pytestmark = [pytest.mark.once, pytest.mark.usefixtures("cache")]
+pytestmark = pytest.mark.once
 
 
 def test_demo_prints_a_table_and_draws_a_figure(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from smilax.geometry.choice import NAMES
 from smilax.meshes import check_mesh, default_mesh
 
 # The child processes use float64 always.
-pytestmark = [pytest.mark.once, pytest.mark.usefixtures("cache")]
+pytestmark = pytest.mark.once
 
 SCRIPT = Path(__file__).with_name("on_devices.py")
 ALGORITHMS = [

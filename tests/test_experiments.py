@@ -12,7 +12,7 @@ from smilax.experiments.files import merged, parse_changes
 from smilax.experiments.sources import npz
 from smilax.experiments.table import summary
 
-pytestmark = [pytest.mark.once, pytest.mark.usefixtures("cache")]
+pytestmark = pytest.mark.once
 
 TOML = """
 [data]

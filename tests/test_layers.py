@@ -1,6 +1,7 @@
 """Imports point upwards only: a module uses what is more basic than itself, and there are no cycles."""
 
 import ast
+import itertools
 import sys
 import tomllib
 from functools import cache
@@ -174,8 +175,8 @@ def test_there_are_no_cycles():
 @each_module
 def test_third_party_imports_are_declared(module):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = [*project["dependencies"], *project["optional-dependencies"]["arviz"]]
-    requirements += project["optional-dependencies"]["flax"]
+    extras = (project["optional-dependencies"][extra] for extra in ("arviz", "flax", "openml", "tables"))
+    requirements = [*project["dependencies"], *itertools.chain.from_iterable(extras)]
     declared = {requirement.split(">=")[0] for requirement in requirements}
     nodes = [n for n in ast.walk(ast.parse(MODULES[module].read_text())) if isinstance(n, ast.Import | ast.ImportFrom)]
     used = {t.split(".")[0] for node in nodes for t in targets(module, node)}

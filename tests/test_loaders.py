@@ -14,7 +14,6 @@ from smilax import feeds, places
 
 pytestmark = [
     pytest.mark.once,
-    pytest.mark.usefixtures("cache"),
     pytest.mark.filterwarnings("ignore:'set_vital' is deprecated"),
 ]
 

@@ -31,7 +31,7 @@ from smilax import store as stores
 from smilax.store import files
 
 # Programs are compiled for every case; precision has a case of its own.
-pytestmark = [pytest.mark.once, pytest.mark.usefixtures("cache")]
+pytestmark = pytest.mark.once
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(64, 3)).astype(np.float32)

@@ -15,7 +15,7 @@ from smilax import compiling, running
 from smilax.progress import Progress
 
 # Programs are compiled for every case, and nothing here depends on the precision.
-pytestmark = [pytest.mark.once, pytest.mark.usefixtures("cache")]
+pytestmark = pytest.mark.once
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(120, 3)).astype(np.float32)

@@ -13,7 +13,7 @@ import smilax as sx
 from smilax import feeds, running
 from smilax.streams import Reader
 
-pytestmark = [pytest.mark.once, pytest.mark.usefixtures("cache")]
+pytestmark = pytest.mark.once
 
 RNG = np.random.default_rng(0)
 N, D, B = 96, 3, 16
