@@ -44,7 +44,6 @@ check: install ## format, lint, types, examples in docstrings and README, undocu
 	$(BIN)/mypy
 # Apart from tests/, whose conftest.py makes JAX stricter than it is for the users the examples are written for.
 	$(PYTEST) --doctest-modules src
-	$(PYTEST) tests/test_readme.py tests/test_public_api.py
 
 docs: .venv/.installed-docs ## build the documentation into docs/_build
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build

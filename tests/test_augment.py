@@ -11,6 +11,9 @@ import smilax as sx
 from smilax.augment import Compose, Flip, PaddedCrop, ResizedCrop, _resizing
 
 
+pytestmark = pytest.mark.once
+
+
 def numbered(rows, *shape):
     """Images in which no two pixels are equal."""
     return jnp.asarray(np.arange(1, 1 + rows * np.prod(shape)).reshape(rows, *shape), jnp.float32)

@@ -61,11 +61,13 @@ def test_results_of_every_algorithm_are_those_of_one_device(name):
     on_eight_devices(f"{name}:8:8x1:4x2:2x4:1x8", f"{name}:3:2x4:1x8", f"{name}:10:8x1:4x2")
 
 
+@pytest.mark.truth
 def test_what_devices_hold_and_what_they_tell_one_another():
     # Over "data" sums only; leaves of one chain over several devices; and batches from the host.
     on_eight_devices("programs", "sharded", "from_host")
 
 
+@pytest.mark.truth
 def test_two_processes_find_the_same_draws_and_write_one_store(tmp_path, cache):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -135,6 +137,7 @@ def test_initialize_checks_its_arguments():
         sx.distributed.initialize("localhost:1234", 2, 2)
 
 
+@pytest.mark.truth
 def test_the_example_of_the_documentation_runs():
     page = (Path(__file__).resolve().parent.parent / "docs" / "devices.md").read_text()
     (block,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)

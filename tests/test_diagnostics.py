@@ -23,6 +23,8 @@ from smilax.geometry.dense import Dense
 from smilax.samplers.ismile import IsmileState
 from smilax.samplers.smile import SmileState
 
+pytestmark = pytest.mark.once
+
 RNG = np.random.default_rng(0)
 N, B = 300, 20
 SHAPES = {"bias": (2,), "weight": (2, 3)}
@@ -403,6 +405,7 @@ def test_arguments_are_checked(healthy):
         sx.diagnose(result, algorithm, DATA, num_noise=1)
 
 
+@pytest.mark.truth
 @pytest.mark.once
 def test_the_example_of_the_documentation_runs(capsys):
     page = (Path(__file__).resolve().parent.parent / "docs" / "diagnostics.md").read_text()

@@ -10,6 +10,8 @@ from smilax.friction import MOST_CHANGE, MOST_TURN, matched_friction
 from smilax.geometry import Identity
 from smilax.microcanonical import LAMBDA, draw_velocity, drift, drift_first, normalize
 
+pytestmark = pytest.mark.once
+
 # A standard normal, whose gradient is seen through examples that add noise of covariance ω: ℓᵢ(x) = aᵢᵀx, B of them.
 DIM, ROWS = 40, 64
 NOISY = DIM // 5

@@ -15,6 +15,9 @@ CENTRE, TAU = np.linspace(-1, 1, DIM), np.linspace(0, 3, DIM)
 MEAN, VARIANCE = CENTRE / (1 + TAU), 1 / (1 + TAU)
 
 
+pytestmark = pytest.mark.once
+
+
 def make_rows():
     z = np.random.default_rng(0).normal(size=(NUM_DATA, DIM))
     z -= z.mean(axis=0)

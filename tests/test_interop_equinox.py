@@ -8,6 +8,9 @@ from smilax.interop.equinox import from_equinox
 from smilax.structure import leaf_paths
 
 
+pytestmark = pytest.mark.once
+
+
 def mlp(key):
     return eqx.nn.MLP(3, 2, 8, 2, activation=jax.nn.tanh, key=key)
 

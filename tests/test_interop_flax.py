@@ -12,6 +12,8 @@ from flax import nnx
 import smilax as sx
 from smilax.structure import leaf_paths
 
+pytestmark = pytest.mark.once
+
 X = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 
 

@@ -15,6 +15,8 @@ from numpyro.infer.util import constrain_fn, potential_energy
 import smilax as sx
 
 N, GROUPS = 60, 4
+pytestmark = pytest.mark.once
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=N).astype(np.float32)
 GROUP = RNG.integers(0, GROUPS, N).astype(np.int32)

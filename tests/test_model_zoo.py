@@ -16,6 +16,8 @@ from smilax.models.resnet import Block
 from smilax.models.transformer import TransformerBlock, embedding
 from smilax.structure import leaf_paths
 
+pytestmark = pytest.mark.once
+
 FLOAT = jnp.result_type(float)
 TINY = {
     "lenet": (lenet, {"num_classes": 3, "image_size": 12}, (12, 12)),

@@ -248,6 +248,7 @@ def test_numbers_in_a_drawings_text_are_kept():
     assert inline(drawing, "alt", "f-").endswith(wanted)
 
 
+@pytest.mark.truth
 def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "report.md").read_text()

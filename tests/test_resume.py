@@ -170,7 +170,7 @@ def marker(path):
 
 
 @pytest.mark.parametrize(
-    ("kills", "sampler"), [(6, "psmile"), pytest.param(30, "ismile", marks=pytest.mark.truth)], ids=["6", "30"]
+    ("kills", "sampler"), [(3, "psmile"), pytest.param(30, "ismile", marks=pytest.mark.truth)], ids=["3", "30"]
 )
 def test_killed_at_random_instants(kills, sampler, tmp_path, cache):
     reference = sx.sample(
@@ -787,6 +787,7 @@ def test_diagnosis_of_some_leaves(tmp_path):
 # Documentation.
 
 
+@pytest.mark.truth
 def test_the_example_of_the_documentation_runs():
     page = (Path(__file__).resolve().parent.parent / "docs" / "storage.md").read_text()
     (block,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)

@@ -170,6 +170,7 @@ def shortcomings(case, posterior=POSTERIOR, **changes):
     return complaints
 
 
+@pytest.mark.once
 @every_algorithm
 def test_samples_the_posterior(case):
     assert shortcomings(case) == []

@@ -25,12 +25,14 @@ POSTERIOR = sx.Posterior(
     log_likelihood=lambda p, batch: -0.5 * ((batch[1] - batch[0] @ p["w"] - p["b"]) / 0.3) ** 2,
     num_data=120,
 )
+# One for all tests, so that they share its programs.
+ALGORITHM = sx.psmile(POSTERIOR, step_size=1e-2)
 START = {"w": jnp.zeros(3, jnp.float32), "b": jnp.zeros((), jnp.float32)}
 
 
 def run(num_chains=3, **changes):
     settings = {"num_warmup": 60, "num_samples": 90, "thinning": 7, "batch_size": 30, "progress_bar": False} | changes
-    algorithm = settings.pop("algorithm", None) or sx.psmile(POSTERIOR, step_size=1e-2)
+    algorithm = settings.pop("algorithm", ALGORITHM)
     key, data = settings.pop("key", jax.random.key(0)), settings.pop("data", (X, Y))
     return sx.sample(key, algorithm, data, settings.pop("params", START), num_chains=num_chains, **settings)
 

@@ -22,6 +22,8 @@ from smilax import store
 from smilax.store import commits, files
 from smilax.store.header import HEADER_LIMIT
 
+pytestmark = pytest.mark.once
+
 CHAINS = 3
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
