@@ -10,7 +10,6 @@ import pytest
 import smilax as sx
 from smilax.augment import Compose, Flip, PaddedCrop, ResizedCrop, _resizing
 
-
 pytestmark = pytest.mark.once
 
 

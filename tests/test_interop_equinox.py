@@ -7,7 +7,6 @@ import pytest
 from smilax.interop.equinox import from_equinox
 from smilax.structure import leaf_paths
 
-
 pytestmark = pytest.mark.once
 
 
