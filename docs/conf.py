@@ -10,7 +10,7 @@ copyright = author
 release = version = installed_version("smilax")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 html_theme = "furo"
 html_title = "smilax"
 
@@ -19,8 +19,11 @@ myst_enable_extensions = ["dollarmath"]
 # The tutorials are run where they have changed, and the build fails if one does. Seconds are those of a cell.
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
+nb_merge_streams = True
 # What the kernels inherit: figures go into the page, also where the environment asks for files only.
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+# Of tqdm, which NumPyro imports: a progress bar for notebooks would need ipywidgets.
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False

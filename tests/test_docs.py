@@ -58,7 +58,7 @@ def test_every_guide_with_an_example_is_run_by_some_test():
 def test_start(run):
     scope = run("start")
     assert scope["inside"] > 0.7
-    assert scope["longer"].num_draws == 100
+    assert scope["longer"].num_draws == 200
     assert scope["lower"].shape == scope["y_test"].shape
 
 
