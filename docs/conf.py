@@ -1,5 +1,6 @@
 """Sphinx configuration; `make docs` builds with warnings as errors."""
 
+import os
 import re
 from importlib.metadata import version as installed_version
 
@@ -8,12 +9,22 @@ author = "The smilax developers"
 copyright = author
 release = version = installed_version("smilax")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 html_theme = "furo"
 html_title = "smilax"
 
 myst_enable_extensions = ["dollarmath"]
+
+# The tutorials are run where they have changed, and the build fails if one does. Seconds are those of a cell.
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_merge_streams = True
+# What the kernels inherit: figures go into the page, also where the environment asks for files only.
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+# Of tqdm, which NumPyro imports: a progress bar for notebooks would need ipywidgets.
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
+
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 # As fields of the class, not as objects of their own, which autodoc's own entries would duplicate.
