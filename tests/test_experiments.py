@@ -1,15 +1,18 @@
 import csv
 import json
 
+import jax
 import numpy as np
 import pytest
 
 import smilax as sx
 from smilax.experiments import ConfigError, Interrupted, load_experiment, running, shipped
-from smilax.experiments.building import algorithm_of, problem_of
+from smilax.experiments.building import algorithm_of, batches_of, problem_of
 from smilax.experiments.cases import restored
 from smilax.experiments.files import merged, parse_changes
-from smilax.experiments.sources import npz
+from smilax.experiments.schema import task_of
+from smilax.experiments.scoring import scores
+from smilax.experiments.sources import SOURCES, npz
 from smilax.experiments.table import summary
 
 pytestmark = pytest.mark.once
@@ -85,7 +88,7 @@ PROBLEMS = {
     "[modl]": "modl: unknown key; did you mean 'model'?",
     '[data]\nname = "diabetis"': "data.name: there is no 'diabetis'; did you mean 'diabetes'?",
     "[data]": "data.name: required, but missing. Allowed: airfoil",
-    '[data]\nname = "npz"\nfile = "a.npz"\ntask = "numbers"\nvalid_rows = 3': "task: must be 'regression' or 'classes'",
+    '[data]\nname = "npz"\nfile = "a.npz"\ntask = "numbers"\nvalid_rows = 3': "task: must be 'regression', 'classes' or 'tokens'",
     '[data]\nname = "npz"\ntask = "regression"\nvalid_rows = 3': "data.file: required, but missing",
     '[data]\nname = "diabetes"\norder = "epoch"': "data.order: must be 'independent' or 'epochs', got 'epoch'",
     '[data]\nname = "diabetes"\norder = "epochs"\nreplacement = true': "data.replacement: true has no meaning",
@@ -103,6 +106,11 @@ PROBLEMS = {
     '[sampler]\nname = "ismile"\ngeometry = "dens"': "sampler.geometry: must be 'auto', 'identity'",
     '[sampler]\nname = "nuts"': 'run.batch_size: nuts is a full-batch sampler and needs "full", got 32',
     '[sampler]\nname = "ismile"\n[data]\nname = "diabetes"\norder = "epochs"': 'set data.order = "independent"',
+    '[data]\nname = "diabetes"\naugment = [{ name = "turn" }]': "data.augment: input tag 'turn'",
+    '[data]\nname = "cifar10"\noutside = "svhn"': "data.outside: must be 'mnist', 'fashion_mnist', 'cifar10'",
+    '[data]\nname = "text"': "data.file: required, but missing",
+    '[data]\nname = "text"\nfile = "a.txt"': "model.name: 'mlp' reads numbers, which the rows of 'text' are not",
+    '[model]\nname = "gpt"': "model.name: 'gpt' reads tokens, which the rows of 'diabetes' are not",
     "[run]\nnum_samples = 10.5": "run.num_samples: input should be a valid integer, got 10.5",
     "[run]\nnum_samples = 5\nthinning = 10": "run.thinning: 10 keeps no draw of run.num_samples = 5 steps",
     "[run]\nseeds = []": "run.seeds: list should have at least 1 item",
@@ -213,6 +221,51 @@ def test_npz_sets_rows_aside(tmp_path):
             npz(tmp_path, 1, task="classes", valid_rows=3, **options)
     with pytest.raises(FileNotFoundError, match="give --data-dir"):
         npz(None, 1, file="a.npz", task="classes", valid_rows=3)
+
+
+def test_images_with_their_outside_and_augmentation(tmp_path, write):
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{part}": rng.integers(0, 256, (30, 16, 16), np.uint8) for part in ("train", "test")}
+    np.savez(tmp_path / "mnist.npz", **arrays, y_train=np.arange(30) % 4, y_test=np.arange(30) % 5)
+    np.savez(tmp_path / "fashion_mnist.npz", **arrays, y_train=np.arange(30), y_test=np.arange(30))
+    np.savez(tmp_path / "cifar10.npz", x_test=np.zeros((3, 32, 32, 3), np.uint8), y_test=np.zeros(3))
+    data = 'name = "mnist"\nvalid_rows = 10\noutside = "fashion_mnist"\n'
+    augment = 'augment = [{ name = "padded_crop", padding = 2 }, { name = "resized_crop" }, { name = "flip" }]'
+    text = TOML.replace('name = "diabetes"', data + augment).replace('"mlp"\nhidden = [3]', '"lenet"')
+    config = load_experiment(write(text.replace("gaussian", "categorical"))).base
+    problem = problem_of(config, 1, tmp_path)
+    assert [len(part[1]) for part in problem.data[:3]] == [20, 10, 30]
+    # As many outputs as there are classes in any part.
+    assert problem.posterior.outputs(problem.posterior.init(jax.random.key(0)), problem.data.outside[:2]).shape == (
+        2,
+        5,
+    )
+    drawn = batches_of(config, problem.data)
+    assert [list(change) for change in drawn.config()["transform"]["Compose"]] == [
+        ["PaddedCrop"], ["ResizedCrop"], ["Flip"],
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"data.outside: images of 'cifar10' have shape \(32, 32, 3\)"):
+        SOURCES["mnist"].load(tmp_path, 1, outside="cifar10")
+
+
+def test_a_language_model_is_scored_by_characters(tmp_path, write):
+    (tmp_path / "mine.txt").write_text("to be or not to be, that is the question. " * 30)
+    data = 'name = "text"\nfile = "mine.txt"\ncontext = 8'
+    model = '"gpt"\nlayers = 1\nheads = 2\nwidth = 4'
+    text = (
+        TOML.replace('name = "diabetes"', data).replace('"mlp"\nhidden = [3]', model).replace("gaussian", "categorical")
+    )
+    config = load_experiment(write(text)).base
+    problem = problem_of(config, 1, tmp_path)
+    members = jax.vmap(problem.posterior.init)(jax.random.split(jax.random.key(0), 2))
+    found = scores(problem, members, task_of(config.data))
+    x, y = problem.data.test
+    outputs = jax.vmap(problem.posterior.outputs, (0, None))(members, x)
+    probs = np.mean(np.asarray(jax.nn.softmax(outputs, axis=-1)), axis=0)
+    expected = np.mean(np.log(np.take_along_axis(probs, y[..., None].astype(int), -1)))
+    assert found["lppd"] == pytest.approx(expected, rel=1e-4)
+    assert found["perplexity"] == pytest.approx(np.exp(-expected), rel=1e-4)
+    assert found["accuracy"] == np.mean(probs.argmax(-1) == y)
 
 
 @pytest.mark.truth

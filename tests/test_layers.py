@@ -73,13 +73,14 @@ ORDER = """
     demo
     experiments
     cli
+    __main__
 """.split()
 # The core may be used, and read, without the machinery that runs it.
 CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
     microcanonical tuning mile""".split()
 MACHINERY = """samplers places streams data augment validation progress feeds interrupts chains meshes store result
     recording running sizing persistence loading exporting resuming sampling ensemble predict metrics diagnostics plots
-    reporting smilax demo cli""".split()
+    reporting smilax demo cli __main__""".split()
 # Import name -> name of the distribution that pyproject.toml lists.
 DISTRIBUTION = {"PIL": "pillow", "arviz_base": "arviz-base", "sklearn": "scikit-learn"}
 

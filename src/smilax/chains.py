@@ -7,7 +7,7 @@ reported into a slot. Chunks may start and stop anywhere, also inside a segment.
 
 import os
 from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -260,6 +260,17 @@ class Phase:
         # Geometries are factored in warm-up only.
         self._one_by_one = warming_up and largest_matrix(one) > LARGEST_THREADED_MATRIX
 
+    def compile_ahead(self, executor: Executor, states: list[Any], data: list[Any]) -> None:
+        """Begins to compile for states and data like these; large models and programs that are not kept can wait."""
+        if self._quick and self._place is not None:
+            self._program(states, data, Bounds(*(np.zeros((), np.int32) for _ in Bounds._fields)), executor)
+
+    def _program(self, states: list[Any], data: list[Any], bounds: Bounds, executor: Executor | None = None) -> Any:
+        args = (states[0], self._keys[0], data[0], bounds)
+        if self._place is None:
+            return compiled_for(self._jitted(), *args, quick=self._quick)
+        return compiled(self._owner, self._place, self._jitted, *args, quick=self._quick, executor=executor)
+
     def run(
         self, pool: ThreadPoolExecutor, states: list[Any], data: list[Any], bounds: Bounds
     ) -> tuple[list[Any], list[Any], list[Any]]:
@@ -267,12 +278,7 @@ class Phase:
         arrays = Bounds(*(np.asarray(b, np.int32) for b in bounds))
         program = self._compiled
         if program is None:
-            args = (states[0], self._keys[0], data[0], arrays)
-            if self._place is None:
-                program = compiled_for(self._jitted(), *args, quick=self._quick)
-            else:
-                program = compiled(self._owner, self._place, self._jitted, *args, quick=self._quick)
-            self._compiled = program
+            program = self._compiled = self._program(states, data, arrays)
 
         def drive(group):
             return jax.block_until_ready(program(states[group], self._keys[group], data[group], arrays))

@@ -3,6 +3,7 @@
 import threading
 import weakref
 from collections.abc import Callable, Hashable
+from concurrent.futures import Executor, Future
 from typing import Any
 
 import jax
@@ -15,20 +16,31 @@ SETTINGS = ("jax_enable_x64", "jax_default_device", "jax_default_matmul_precisio
 QUICK = {"xla_backend_optimization_level": 1}
 
 
-def compiled_for(jitted: Any, *args: Any, quick: bool = False) -> Any:
+def compiled_for(jitted: Any, *args: Any, quick: bool = False, executor: Executor | None = None) -> Any:
     """Compiles a function under `jax.jit` for these arguments.
 
     Args:
         jitted: the function.
         args: arguments, arrays or their shapes.
         quick: whether compiling matters more than running: for what runs once, and for small models.
+        executor: compiles, so that this returns a future of the program as soon as the function is traced.
     """
     # Who asks for no optimisation at all, as tests may, gets none.
     quick = quick and jax.default_backend() == "cpu" and not jax.config.values["jax_disable_most_optimizations"]
-    return jitted.lower(*args).compile(compiler_options=QUICK if quick else None)
+    options = QUICK if quick else None
+    # Traced in this thread, whose settings of JAX others do not see.
+    lowered = jitted.lower(*args)
+    return lowered.compile(options) if executor is None else executor.submit(lowered.compile, options)
 
 
-def compiled(owner: Any, key: Hashable, jitted: Callable[[], Any], *args: Any, quick: bool = False) -> Any:
+def compiled(
+    owner: Any,
+    key: Hashable,
+    jitted: Callable[[], Any],
+    *args: Any,
+    quick: bool = False,
+    executor: Executor | None = None,
+) -> Any:
     """The program compiled for arguments like these.
 
     A second run of the same sampler, or a second training of the same posterior, on data of the same shapes finds the
@@ -41,6 +53,8 @@ def compiled(owner: Any, key: Hashable, jitted: Callable[[], Any], *args: Any, q
         jitted: makes the function under `jax.jit`; called if the program is not there yet.
         args: arguments, arrays or their shapes.
         quick: as for `compiled_for`; part of the key.
+        executor: compiles a program that is not there yet, which is then waited for by whoever asks next, without an
+            executor; what is returned to the first may be a future.
     """
     leaves, treedef = jax.tree.flatten(args)
     shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
@@ -51,8 +65,14 @@ def compiled(owner: Any, key: Hashable, jitted: Callable[[], Any], *args: Any, q
         with _LOCK:
             programs = _PROGRAMS.setdefault(owner, {})
     except TypeError:
-        return compiled_for(jitted(), *args, quick=quick)
+        return compiled_for(jitted(), *args, quick=quick, executor=executor)
     found = programs.get(place)
     if found is None:
-        found = programs[place] = compiled_for(jitted(), *args, quick=quick)
+        found = programs[place] = compiled_for(jitted(), *args, quick=quick, executor=executor)
+    if executor is None and isinstance(found, Future):
+        try:
+            found = programs[place] = found.result()
+        except BaseException:
+            programs.pop(place, None)
+            raise
     return found

@@ -190,23 +190,26 @@ class Run:
         offsets = {"warmup": self.first_step, "sampling": self.first_step + lengths.num_warmup}
         feed = self._feed(groups, offsets[position.phase] + position.done, position.place)
 
+        def make_phase(name, states):
+            every, steps = lengths.every(name), totals[name]
+            return Phase(
+                self.algorithm, self.batches, self.batch_size, keys, states[0], groups,
+                warming_up=name == "warmup", thinning=every, method=self.chain_method, own_data=feed.own_data,
+                slots=max(1, min(steps // every, SLOT_BYTES // max(draw_bytes, 1), 1024)) + 1,
+            )  # fmt: skip
+
         def run_phase(pool, states, position):
             name, done, partial = position.phase, position.done, position.partial
             every, steps = lengths.every(name), totals[name]
             warming_up = name == "warmup"
-            slots = max(1, min(steps // every, SLOT_BYTES // max(draw_bytes, 1), 1024)) + 1
             phase = None
             length = FIRST_CHUNK
             first = True
             while done < steps and not interrupt.requested:
                 if phase is None:
-                    phase = Phase(
-                        self.algorithm, self.batches, self.batch_size, keys, states[0], groups,
-                        warming_up=warming_up, thinning=every, slots=slots, method=self.chain_method,
-                        own_data=feed.own_data,
-                    )  # fmt: skip
+                    phase = make_phase(name, states)
                 block = feed.block(offsets[name] + done)
-                stop = min(steps, done + length, (done // every + slots) * every)
+                stop = min(steps, done + length, (done // every + phase.slots) * every)
                 if block.stop is not None:
                     stop = min(stop, block.stop - offsets[name])
                 clock = time.perf_counter()
@@ -230,8 +233,12 @@ class Run:
                     after_chunk(functools.partial(groups.join, states), position)
             return states, position
 
-        with contextlib.closing(feed), ThreadPoolExecutor(len(states)) as pool:
+        # One thread for each group, and one that compiles.
+        with contextlib.closing(feed), ThreadPoolExecutor(len(states) + 1) as pool:
             if position.phase == "warmup":
+                if isinstance(feed, DeviceFeed) and position.done < lengths.num_warmup:
+                    # Beside the warm-up, which this thread compiles.
+                    make_phase("sampling", states).compile_ahead(pool, states, feed.block(0).data)
                 states, position = run_phase(pool, states, position)
                 if position.done >= lengths.num_warmup:
                     position = Position("sampling", place=position.place)

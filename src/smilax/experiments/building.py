@@ -1,6 +1,7 @@
 """What a configuration describes, as objects."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from smilax import augment
 from smilax.bnn import NetworkPosterior, bnn
 from smilax.data import Batches
 from smilax.ensemble import train_ensemble
@@ -15,7 +17,7 @@ from smilax.experiments.options import chosen
 from smilax.experiments.problems import ConfigError
 from smilax.experiments.registry import MODELS
 from smilax.experiments.schema import Config, make, task_of
-from smilax.experiments.sections import DataRules
+from smilax.experiments.sections import DataRules, Flip, PaddedCrop
 from smilax.experiments.sources import SOURCES, Data, DataDir, load_data
 from smilax.samplers import SamplingAlgorithm
 
@@ -47,14 +49,20 @@ def problem_of(config: Config, seed: int, data_dir: DataDir) -> Problem:
     data = load_data(
         SOURCES[config.data.name], data_dir, seed, options, config.data.max_rows, config.data.max_test_rows
     )
-    x, y = data.train
+    x, y = data.train[:2]
     shape = x.shape[1:]
     if len(shape) not in MODELS[config.model.name].ndims:
         raise ConfigError(
             config.data.name,
             [f"model.name: {config.model.name!r} cannot take rows of shape {shape}, which {config.data.name!r} has"],
         )
-    outputs = int(max(y.max(), data.test[1].max())) + 1 if task_of(config.data) == "classes" else math.prod(y.shape[1:])
+    if task_of(config.data) == "regression":
+        outputs = math.prod(y.shape[1:])
+    else:
+        outputs = int(max(part[1].max() for part in (data.train, data.valid, data.test))) + 1
+    if task_of(config.data) == "tokens":
+        # The first character of all is in no target.
+        outputs = max(outputs, int(x.max()) + 1)
     likelihood = make("likelihood", config.likelihood)
     if getattr(likelihood, "scale", None) == "input":
         outputs *= 2
@@ -70,7 +78,22 @@ def algorithm_of(config: Config, posterior: NetworkPosterior) -> SamplingAlgorit
 
 def batches_of(config: Config, data: Data) -> Batches:
     """Training rows, and how batches are drawn from them."""
-    return Batches(data.train, order=config.data.order, replacement=config.data.replacement)
+    return Batches(
+        data.train, order=config.data.order, replacement=config.data.replacement, transform=transform_of(config)
+    )
+
+
+def transform_of(config: Config) -> Callable | None:
+    """The augmentation of the training images."""
+    changes: list[Callable] = []
+    for change in config.data.augment:
+        if isinstance(change, Flip):
+            changes.append(augment.Flip())
+        elif isinstance(change, PaddedCrop):
+            changes.append(augment.PaddedCrop(change.padding))
+        else:
+            changes.append(augment.ResizedCrop(area=(change.area[0], change.area[1])))
+    return augment.Compose(*changes) if changes else None
 
 
 def batch_size_of(config: Config, data: Data) -> int | None:
@@ -97,7 +120,7 @@ def members_of(config: Config, problem: Problem, seed: int, progress: bool = Fal
         }
         optimizer = optax.adamw(rates[start.schedule], weight_decay=start.weight_decay)
     return train_ensemble(
-        key, problem.posterior, problem.data.train, problem.data.valid,
+        key, problem.posterior, Batches(problem.data.train, transform=transform_of(config)), problem.data.valid,
         num_members=num, optimizer=optimizer, max_epochs=start.max_epochs, patience=start.patience,
         batch_size=batch_size, objective=start.objective, progress_bar=progress,
     )  # fmt: skip

@@ -21,11 +21,13 @@ class Model(NamedTuple):
         make: the function in `sx.models`.
         sizes: the arguments that the data decide, from the shape of one row and the number of outputs.
         ndims: how many axes a row may have.
+        tokens: whether rows are integers, each followed by one to be told.
     """
 
     make: Callable
     sizes: Callable[[tuple[int, ...], int], dict[str, Any]]
     ndims: tuple[int, ...]
+    tokens: bool = False
 
 
 def _table_sizes(shape: tuple[int, ...], outputs: int) -> dict[str, Any]:
@@ -37,10 +39,18 @@ def _image_sizes(shape: tuple[int, ...], outputs: int) -> dict[str, Any]:
     return {"num_classes": outputs, "image_size": shape[0], "channels": channels}
 
 
+def _token_sizes(shape: tuple[int, ...], outputs: int) -> dict[str, Any]:
+    return {"vocab_size": outputs, "context": shape[0]}
+
+
 # To add a network: a line here. Its options are the arguments that the data do not decide.
 MODELS: dict[str, Model] = {
     "mlp": Model(models.mlp, _table_sizes, (1,)),
     "lenet": Model(models.lenet, _image_sizes, (2, 3)),
+    "resnet7": Model(models.resnet7, _image_sizes, (2, 3)),
+    "resnet18": Model(models.resnet18, _image_sizes, (2, 3)),
+    "vit": Model(models.vit, _image_sizes, (2, 3)),
+    "gpt": Model(models.gpt, _token_sizes, (1,), tokens=True),
 }
 ACTIVATIONS: dict[str, Callable] = {
     "relu": jax.nn.relu,

@@ -1,6 +1,8 @@
 """Running an experiment: every seed's warm start, every case from it, each scored as soon as it is done."""
 
 import json
+import os
+import platform
 import shutil
 import time
 from collections.abc import Callable
@@ -94,11 +96,18 @@ def run_experiment(
     problem_of(experiment.base, experiment.base.run.seeds[0], data_dir)
     directory.mkdir(parents=True, exist_ok=True)
     where = None if data_dir is None else str(Path(data_dir).resolve())
-    record = json.dumps({**experiment.record(), "data_dir": where}, indent=1)
+    record = json.dumps({**experiment.record(), "data_dir": where, "machine": machine()}, indent=1)
     partial = directory / f"{RECORD}.partial"
     partial.write_text(record, encoding="utf-8")
     partial.replace(directory / RECORD)
     return _go_on(experiment, directory, where, say, progress_bar)
+
+
+def machine() -> str:
+    """What the run is on, in words."""
+    device = jax.devices()[0]
+    cores = f", {os.cpu_count()} cores" if device.platform == "cpu" else ""
+    return f"{jax.device_count()} x {device.device_kind}{cores} ({platform.machine()}), JAX {jax.__version__}"
 
 
 def read_record(directory: str | Path) -> tuple[Experiment, DataDir]:

@@ -40,7 +40,7 @@ class Config:
 
 
 def task_of(data: Any) -> str:
-    """Whether the targets of a `[data]` section are numbers or classes."""
+    """Whether the targets of a `[data]` section are numbers, classes or tokens."""
     return SOURCES[data.name].task or data.task
 
 
@@ -97,11 +97,14 @@ def _combinations(sections: Mapping[str, Any]) -> Iterator[str]:
         yield 'data.replacement: true has no meaning with data.order = "epochs"'
     if data is not None and likelihood is not None:
         classes = likelihood.name == "categorical"
-        if classes != (task_of(data) == "classes"):
+        if classes != (task_of(data) != "regression"):
             wanted = 'likelihood.name = "categorical"' if not classes else '"gaussian" or "student_t"'
             kind = "classes" if not classes else "numbers"
             what = f"{likelihood.name!r} does not suit {data.name!r}, whose targets are {kind}"
             yield f"likelihood.name: {what}: {wanted}"
+    if data is not None and model is not None and NAMED["model"][model.name].tokens != (task_of(data) == "tokens"):
+        reads = "tokens" if NAMED["model"][model.name].tokens else "numbers"
+        yield f"model.name: {model.name!r} reads {reads}, which the rows of {data.name!r} are not"
     if run is not None and run.thinning > run.num_samples:
         yield f"run.thinning: {run.thinning} keeps no draw of run.num_samples = {run.num_samples} steps"
     if sampler is not None and run is not None:

@@ -9,12 +9,12 @@ from smilax import metrics
 from smilax.diagnostics.convergence import LEAST_DRAWS, split_rhat
 from smilax.diagnostics.quantities import watched
 from smilax.experiments.building import Problem
-from smilax.predict import predict
+from smilax.predict import Prediction, predict
 
 COLUMNS = (
     "experiment", "size", "seed", "case", "method", "settings", "order", "batch_size", "chains", "warmup", "steps",
-    "draws", "lppd", "rmse", "coverage90", "accuracy", "ece", "auroc", "worst_chain_lppd", "rhat", "step_size",
-    "accepted", "nonfinite_chains", "gradients", "seconds",
+    "draws", "lppd", "rmse", "coverage90", "accuracy", "ece", "auroc", "perplexity", "worst_chain_lppd", "rhat",
+    "step_size", "accepted", "nonfinite_chains", "gradients", "seconds",
 )  # fmt: skip
 
 
@@ -24,10 +24,20 @@ def scores(problem: Problem, draws: Any, task: str) -> dict[str, float]:
     Args:
         problem: data and posterior.
         draws: a result, or the members of an ensemble.
-        task: "regression" or "classes".
+        task: "regression", "classes" or "tokens"; with tokens a row of the metrics is a token, told from the mixture's
+            probabilities given those before it.
     """
     x, y = problem.data.test
-    prediction = predict(problem.posterior, draws, x)
+    prediction = predict(problem.posterior, draws, x, batch_size=256)
+    if task == "tokens":
+        probs, tokens = _by_token(prediction), y.reshape(-1)
+        return {
+            "lppd": metrics.lppd(probs, tokens),
+            "perplexity": metrics.perplexity(probs, tokens),
+            "accuracy": metrics.accuracy(probs, tokens),
+            "ece": metrics.ece(probs, tokens),
+            "worst_chain_lppd": min(metrics.lppd(_by_token(chain), tokens) for chain in prediction.chains),
+        }
     found = {"lppd": metrics.lppd(prediction, y)}
     if task == "classes":
         found |= {"accuracy": metrics.accuracy(prediction, y), "ece": metrics.ece(prediction, y)}
@@ -37,6 +47,10 @@ def scores(problem: Problem, draws: Any, task: str) -> dict[str, float]:
         found["auroc"] = metrics.auroc(prediction, predict(problem.posterior, draws, problem.data.outside))
     found["worst_chain_lppd"] = min(metrics.lppd(chain, y) for chain in prediction.chains)
     return found
+
+
+def _by_token(prediction: Prediction) -> np.ndarray:
+    return prediction.probs.reshape(-1, prediction.probs.shape[-1])
 
 
 def health(problem: Problem, result: Any) -> dict[str, float]:

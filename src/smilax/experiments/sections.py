@@ -1,6 +1,6 @@
 """The sections of a configuration whose keys do not depend on a name."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -11,6 +11,26 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Flip(Section):
+    """Left and right exchanged in half of the images."""
+
+    name: Literal["flip"]
+
+
+class PaddedCrop(Section):
+    """A window of the image with a black margin."""
+
+    name: Literal["padded_crop"]
+    padding: PositiveInt = 4
+
+
+class ResizedCrop(Section):
+    """A part of the image, enlarged to its size."""
+
+    name: Literal["resized_crop"]
+    area: list[float] = Field([0.08, 1.0], min_length=2, max_length=2, description="least and largest share")
+
+
 class DataRules(Section):
     """Keys of `[data]` that every data set has; each adds its own (`smilax.experiments.sources`)."""
 
@@ -19,6 +39,9 @@ class DataRules(Section):
         "independent", description="batches drawn afresh at each step, or shuffled epochs as published"
     )
     replacement: bool = Field(False, description="whether an independent batch may hold a row twice")
+    augment: list[Annotated[Flip | PaddedCrop | ResizedCrop, Field(discriminator="name")]] = Field(
+        [], description="changes of the training images of each batch, in this order"
+    )
     max_rows: PositiveInt | None = Field(None, description="use so many training rows only")
     max_test_rows: PositiveInt | None = Field(None, description="score so many test rows only")
 

@@ -8,7 +8,9 @@ import numpy as np
 
 from smilax import datasets
 
-Task = Literal["regression", "classes"]
+# The targets: numbers, one class a row, or one class a token.
+Task = Literal["regression", "classes", "tokens"]
+ImageSet = Literal["mnist", "fashion_mnist", "cifar10", "imagenette"]
 DataDir = str | Path | None
 
 
@@ -16,11 +18,11 @@ class Data(NamedTuple):
     """What an experiment works on.
 
     Attributes:
-        train, valid, test: each `(x, y)`, rows on the leading axis.
+        train, valid, test: each `(x, y)`, rows on the leading axis; `train` may be `(x, y, weight)`.
         outside: inputs that are unlike these, to be told from them by their uncertainty; or None.
     """
 
-    train: tuple[np.ndarray, np.ndarray]
+    train: tuple[np.ndarray, ...]
     valid: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
     outside: np.ndarray | None = None
@@ -46,6 +48,46 @@ def _uci(name: str) -> Callable[..., Data]:
         return Data(*datasets.uci(name, data_dir, seed=seed, **options))
 
     return load
+
+
+def _images(name: ImageSet) -> Callable[..., Data]:
+    def load(
+        data_dir: DataDir,
+        seed: int,
+        *,
+        valid_rows: int | None = None,
+        image_size: int | None = None,
+        outside: ImageSet | None = None,
+    ) -> Data:
+        split = datasets.images(name, data_dir, seed=seed, num_valid=valid_rows, image_size=image_size)
+        beside = None
+        if outside is not None:
+            beside = datasets.test_images(outside, data_dir, image_size=image_size)[0]
+            if beside.shape[1:] != split.test[0].shape[1:]:
+                shapes = f"{beside.shape[1:]}, not the {split.test[0].shape[1:]} of {name}"
+                raise ValueError(f"data.outside: images of {outside!r} have shape {shapes}")
+        train, valid, test = ((x, y.astype(np.int32)) for x, y in split)
+        return Data(train, valid, test, beside)
+
+    return load
+
+
+def text(data_dir: DataDir, seed: int, *, file: str, context: int = 256, stride: int | None = None) -> Data:
+    """The characters of a text file in the data directory, cut one after the other: 90 % to train, 5 % to test.
+
+    Args:
+        data_dir: the folder.
+        seed: of the run; the parts do not depend on it.
+        file: name of the file, in UTF-8; `.gz` if packed.
+        context: characters of a window, which is a row.
+        stride: characters between the starts of training windows; None: windows do not overlap.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no text, or shorter than the windows need.
+    """
+    found = datasets.text(_file(data_dir, file), context=context, stride=stride)
+    return Data(found.train, found.valid, found.test)
 
 
 def npz(
@@ -78,18 +120,23 @@ def npz(
         raise ValueError(f"data.valid_rows must be from 1 to {len(y) - 1}, got {valid_rows}")
     rows = np.random.default_rng(seed if split_seed is None else split_seed).permutation(len(y))
     train, valid = rows[valid_rows:], rows[:valid_rows]
-    as_target = np.int32 if task == "classes" else np.float32
+    as_target = np.float32 if task == "regression" else np.int32
     y, y_test = y.astype(as_target), y_test.astype(as_target)
     beside = None if outside is None else _arrays(data_dir, outside, ("x_test",))[0]
     return Data((x[train], y[train]), (x[valid], y[valid]), (x_test, y_test), beside)
 
 
-def _arrays(data_dir: DataDir, file: str, names: tuple[str, ...]) -> list[np.ndarray]:
+def _file(data_dir: DataDir, file: str) -> Path:
     if data_dir is None:
         raise FileNotFoundError(f"data.file = {file!r} is looked for in the data directory: give --data-dir FOLDER")
     path = Path(data_dir) / file
     if not path.is_file():
         raise FileNotFoundError(f"the data directory {str(data_dir)!r} holds no {file}")
+    return path
+
+
+def _arrays(data_dir: DataDir, file: str, names: tuple[str, ...]) -> list[np.ndarray]:
+    path = _file(data_dir, file)
     with np.load(path) as arrays:
         missing = [name for name in names if name not in arrays]
         if missing:
@@ -123,6 +170,13 @@ SOURCES: dict[str, Source] = {
     "diabetes": Source(_bundled("diabetes", "regression"), "regression", "scikit-learn, 442 rows"),
     "breast_cancer": Source(_bundled("breast_cancer", "classes"), "classes", "scikit-learn, 569 rows, 2 classes"),
     "digits": Source(_bundled("digits", "classes"), "classes", "scikit-learn, 1,797 rows of 64 pixels, 10 classes"),
+    "mnist": Source(_images("mnist"), "classes", "70,000 digits of 28 x 28; OpenML or mnist*.npz"),
+    "fashion_mnist": Source(
+        _images("fashion_mnist"), "classes", "70,000 clothes of 28 x 28; OpenML or fashion_mnist*.npz"
+    ),
+    "cifar10": Source(_images("cifar10"), "classes", "60,000 photographs of 32 x 32; OpenML or cifar10*.npz"),
+    "imagenette": Source(_images("imagenette"), "classes", "13,394 photographs; imagenette*.npz or a folder of files"),
+    "text": Source(text, "tokens", "your text file, by characters"),
     "npz": Source(npz, None, "your file with x_train, y_train, x_test, y_test"),
 }
 

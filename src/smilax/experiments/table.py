@@ -10,7 +10,7 @@ from typing import Any
 from smilax.experiments.scoring import COLUMNS
 
 # What the summary shows, where there is any of it.
-SHOWN = ("lppd", "rmse", "coverage90", "accuracy", "ece", "auroc", "rhat", "nonfinite_chains", "seconds")
+SHOWN = ("lppd", "rmse", "coverage90", "accuracy", "ece", "auroc", "perplexity", "rhat", "nonfinite_chains", "seconds")
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

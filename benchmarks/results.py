@@ -1,0 +1,117 @@
+"""docs/results.md and docs/results.csv: the runs of `smilax run`, beside the paper's numbers.
+
+python -m benchmarks.results runs/uci-energy runs/uci-airfoil ...
+"""
+
+import argparse
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from smilax.experiments import read_rows
+from smilax.experiments.cases import restored
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+# What public listings of the paper's results give (arXiv 2602.06500), without the method.
+PAPER = {
+    "uci-airfoil": "LPPD 0.28",
+    "uci-energy": "LPPD 2.018",
+    "uci-bikesharing": "LPPD 0.132",
+    "resnet18-cifar10": "LPPD -0.2763",
+    "gpt-shakespeare": "accuracy 0.5562",
+}
+METRICS = {
+    "lppd": "LPPD", "rmse": "RMSE", "coverage90": "coverage of 90 %", "accuracy": "accuracy", "ece": "ECE",
+    "auroc": "AUROC", "perplexity": "perplexity", "worst_chain_lppd": "LPPD, worst chain", "rhat": "R-hat",
+    "step_size": "last step size",
+}  # fmt: skip
+INTRODUCTION = """# The paper's experiments
+
+Runs of [`smilax run`](experiments.md) on {machines}. Written by `python -m benchmarks.results` from the tables of the
+runs; the same rows, one for each seed, are in [results.csv](results.csv).
+
+- All methods of an experiment start from the same members of a deep ensemble; a seed has its own split, members and
+  chains. Cells are means over the seeds, ± standard deviations.
+- **LPPD** is the log predictive density of a test row (of text: of a character) under the mixture of all draws and
+  chains, in nats. **Lost** counts chains that are no longer finite. **Gradients** are those of one chain, of
+  mini-batches but for `mile`, whose batch is all rows. **Seconds** are of all chains, without warm start.
+- **epochs** are shuffled epochs, as published; **independent** batches are drawn afresh at each step, as the theory
+  asks.
+- Runs of the size *small* have fewer rows, chains or steps, or a smaller network, as said: their numbers are no
+  reproduction.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, help="directories of `smilax run`")
+    parser.add_argument("--output", type=Path, default=DOCS, help="folder of results.md and results.csv")
+    options = parser.parse_args(arguments)
+    runs = [read(run) for run in options.runs]
+    machines = " and ".join(dict.fromkeys(record["machine"] for record, _ in runs))
+    text = [INTRODUCTION.format(machines=machines), *(section(record, rows) for record, rows in runs)]
+    (options.output / "results.md").write_text("\n".join(text), encoding="utf-8")
+    with (options.output / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        every = [row for _, rows in runs for row in rows]
+        writer = csv.DictWriter(file, every[0].keys())
+        writer.writeheader()
+        writer.writerows(every)
+
+
+def read(run: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    record = json.loads((run / "experiment.json").read_text(encoding="utf-8"))
+    rows = read_rows(run / "results.csv")
+    if not rows:
+        raise SystemExit(f"{run} has no results yet")
+    return record, rows
+
+
+def section(record: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> str:
+    """One experiment: what was run, and its table."""
+    experiment = restored(record)
+    base = experiment.base
+    run, columns = base.run, [name for name in METRICS if any(row[name] for row in rows)]
+    what = [f"{experiment.about} {base.model.name}, {run.num_chains} chains, {run.num_warmup:,} + {run.num_samples:,}"]
+    what.append(f"steps, every {run.thinning}th kept, B = {run.batch_size}; size {experiment.size}")
+    what += [f"; at most {base.data.max_rows:,} training rows"] if base.data.max_rows else []
+    what += [f"; with {', '.join(f'{key}={value}' for key, value in experiment.changes.items())}"] * bool(
+        experiment.changes
+    )
+    known = f" The paper's listings: {PAPER[experiment.name]}." if experiment.name in PAPER else ""
+    head = ["method", "settings", "batches", "steps", *(METRICS[name] for name in columns), "lost", "gradients"]
+    head += ["seconds", "seeds"]
+    lines = [head, ["---"] * len(head)]
+    for group in groups(rows):
+        first = group[0]
+        steps = f"{int(first['warmup']):,} + {int(first['steps']):,}" if first["steps"] else ""
+        cells = [first["method"], first["settings"].replace("sampler.", ""), first["order"], steps]
+        cells += [spread(group, name) for name in columns]
+        lost = sum(int(float(row["nonfinite_chains"] or 0)) for row in group)
+        gradients = f"{int(first['gradients']):,}" if first["gradients"] else ""
+        lines.append(
+            [*cells, str(lost) if first["steps"] else "", gradients, spread(group, "seconds"), str(len(group))]
+        )
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return f"## {experiment.name}\n\n{''.join([what[0], ' ', *what[1:]])}.{known}\n\n{table}\n"
+
+
+def groups(rows: Iterable[Mapping[str, str]]) -> list[list[Mapping[str, str]]]:
+    found: dict[str, list[Mapping[str, str]]] = {}
+    for row in rows:
+        found.setdefault(row["case"], []).append(row)
+    return list(found.values())
+
+
+def spread(rows: Sequence[Mapping[str, str]], name: str) -> str:
+    values = [float(row[name]) for row in rows if row[name]]
+    if not values:
+        return ""
+    text = f"{mean(values):.4g}"
+    return f"{text} ± {stdev(values):.2g}" if len(values) > 1 else text
+
+
+if __name__ == "__main__":
+    main()
