@@ -88,7 +88,7 @@ PROBLEMS = {
     "[modl]": "modl: unknown key; did you mean 'model'?",
     '[data]\nname = "diabetis"': "data.name: there is no 'diabetis'; did you mean 'diabetes'?",
     "[data]": "data.name: required, but missing. Allowed: airfoil",
-    '[data]\nname = "npz"\nfile = "a.npz"\ntask = "numbers"\nvalid_rows = 3': "task: must be 'regression', 'classes' or 'tokens'",
+    '[data]\nname = "npz"\nfile = "a.npz"\ntask = "x"\nvalid_rows = 3': "must be 'regression', 'classes' or 'tokens'",
     '[data]\nname = "npz"\ntask = "regression"\nvalid_rows = 3': "data.file: required, but missing",
     '[data]\nname = "diabetes"\norder = "epoch"': "data.order: must be 'independent' or 'epochs', got 'epoch'",
     '[data]\nname = "diabetes"\norder = "epochs"\nreplacement = true': "data.replacement: true has no meaning",

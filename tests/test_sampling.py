@@ -184,6 +184,14 @@ def test_mclmc_takes_all_data():
     assert result.config["batch_size"] == 120
     with pytest.raises(ValueError, match="full-batch sampler: batch_size must be None or 120, got 30"):
         run(algorithm=sx.mclmc(POSTERIOR, step_size=0.01), batch_size=30)
+    changing = sx.Batches((X, Y), transform=lambda key, batch: batch)
+    with pytest.raises(ValueError, match="mclmc needs the same density at each step, but data has a transform"):
+        run(algorithm=sx.mclmc(POSTERIOR, step_size=0.01), batch_size=None, data=changing)
+
+
+def test_ismile_needs_two_rows():
+    with pytest.raises(ValueError, match="batch_size must be at least 2, got 1"):
+        run(algorithm=sx.ismile(POSTERIOR), batch_size=1)
 
 
 def nan_at(row, column):

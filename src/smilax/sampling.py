@@ -181,8 +181,18 @@ def check_setting(algorithm: Any, data: Any, batch_size: int | None, chain_metho
             f"{algorithm.config['name']} is a full-batch sampler: batch_size must be None or {batches.num_rows}, got "
             f"{batch_size}"
         )
+    if algorithm.config.get("batches") == "full" and batches.transform is not None:
+        raise ValueError(
+            f"{algorithm.config['name']} needs the same density at each step, but data has a transform, which is drawn "
+            "anew each time"
+        )
     if algorithm.config.get("batches") == "independent":
         _check_independent(algorithm, batches)
+        if batch_size < 2:
+            raise ValueError(
+                f"{algorithm.config['name']} learns the noise of a batch from the differences between its rows: "
+                f"batch_size must be at least 2, got {batch_size}"
+            )
     if algorithm.posterior is not None:
         check_data(algorithm.posterior, batches)
     return batches, batch_size
