@@ -87,6 +87,7 @@ def test_compose_has_a_key_for_each(key):
     assert ResizedCrop().config() == {"ResizedCrop": {"area": [0.08, 1.0], "ratio": [0.75, 4 / 3]}}
 
 
+@pytest.mark.truth
 @pytest.mark.once
 def test_a_resumed_run_sees_the_same_images(tmp_path, key):
     """And a chain sees its own, and another augmentation is refused."""

@@ -155,6 +155,7 @@ def houses(tmp_path_factory):
     return path
 
 
+@pytest.mark.truth
 def test_a_table_becomes_predictions_with_intervals(houses, tmp_path):
     arguments = ["run", str(houses), "--target", "price", "--max-seconds", "5", "--output", str(tmp_path / "run")]
     result = CliRunner().invoke(app, arguments)

@@ -114,6 +114,7 @@ def run(tmp_path=None, **changes):
     return algorithm, x, sx.sample(jax.random.key(0), algorithm, x, jnp.zeros(2), **settings)
 
 
+@pytest.mark.truth
 def test_one_device_is_a_mesh_too(tmp_path):
     *_, reference = run()
     algorithm, x, result = run(chain_method="parallel", store=tmp_path / "run", num_samples=6)

@@ -364,6 +364,7 @@ def test_published_samplers_and_shuffled_epochs():
     assert sx.diagnose(still, naive, DATA)["noise isotropy"].text == "full batch: no noise at all"
 
 
+@pytest.mark.truth
 @pytest.mark.once
 def test_watched_quantities():
     network = sx.bnn(sx.models.mlp(3, 4, hidden=(8,)), sx.likelihoods.Categorical(), sx.priors.Normal(0.0, 1.0), 90)

@@ -228,6 +228,7 @@ def against_nuts(num_rows, num_samples, num_nuts, bias, worst, batch_size=50):
         assert np.all(np.abs(sd - exact_sd) < sd_gap), name
 
 
+@pytest.mark.truth
 @pytest.mark.once
 def test_hierarchical_regression_against_nuts():
     against_nuts(num_rows=200, num_samples=6000, num_nuts=500, bias=0.05, worst=0.6)

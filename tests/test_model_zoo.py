@@ -300,6 +300,7 @@ def test_half_precision_loses_little(kind):
     assert 1e-6 < error < 0.05
 
 
+@pytest.mark.truth
 @pytest.mark.once
 def test_sampled_chains_together_and_one_by_one(key):
     (network, _), x = tiny("gpt", layers=1), np.asarray(inputs("gpt", rows=12))
