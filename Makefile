@@ -1,6 +1,7 @@
 # The whole interface of a checkout. Everything is installed into .venv, nothing elsewhere.
 PYTHON ?= python3
-JOBS ?= 2
+# One more than the two cores that are planned for: tests wait for child processes and for the disk.
+JOBS ?= 3
 BIN := .venv/bin
 # Test files differ in length by minutes: an idle worker takes over what another has left.
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
