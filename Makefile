@@ -58,5 +58,5 @@ bench: install ## measure the cost of a step, of a convolution, of storing draws
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean: ## remove what was built, but not .venv
-	rm -rf build dist docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis demo.png
+	rm -rf build dist docs/_build docs/jupyter_execute .pytest_cache .ruff_cache .mypy_cache .hypothesis demo.png
 	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
