@@ -8,11 +8,11 @@ import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from smilax.experiments import read_rows
 from smilax.experiments.cases import restored
+from smilax.experiments.table import spread
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 # What public listings of the paper's results give (arXiv 2602.06500), without the method.
@@ -88,12 +88,10 @@ def section(record: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> str
         first = group[0]
         steps = f"{int(first['warmup']):,} + {int(first['steps']):,}" if first["steps"] else ""
         cells = [first["method"], first["settings"].replace("sampler.", ""), first["order"], steps]
-        cells += [spread(group, name) for name in columns]
+        cells += [cell(group, name) for name in columns]
         lost = sum(int(float(row["nonfinite_chains"] or 0)) for row in group)
         gradients = f"{int(first['gradients']):,}" if first["gradients"] else ""
-        lines.append(
-            [*cells, str(lost) if first["steps"] else "", gradients, spread(group, "seconds"), str(len(group))]
-        )
+        lines.append([*cells, str(lost) if first["steps"] else "", gradients, cell(group, "seconds"), str(len(group))])
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     return f"## {experiment.name}\n\n{''.join([what[0], ' ', *what[1:]])}.{known}\n\n{table}\n"
 
@@ -105,12 +103,8 @@ def groups(rows: Iterable[Mapping[str, str]]) -> list[list[Mapping[str, str]]]:
     return list(found.values())
 
 
-def spread(rows: Sequence[Mapping[str, str]], name: str) -> str:
-    values = [float(row[name]) for row in rows if row[name]]
-    if not values:
-        return ""
-    text = f"{mean(values):.4g}"
-    return f"{text} ± {stdev(values):.2g}" if len(values) > 1 else text
+def cell(rows: Sequence[Mapping[str, str]], name: str) -> str:
+    return spread([float(row[name]) for row in rows if row[name]])
 
 
 if __name__ == "__main__":

@@ -524,6 +524,7 @@ def test_a_forked_worker_does_not_keep_the_lock(made):
         time.sleep(0.2)
         writer.close()
         store.StoreWriter.open(made[0]).close()
+        assert worker.is_alive(), "it must still have had what it inherited"
     finally:
         done.set()
         worker.join()

@@ -58,12 +58,13 @@ def summary(rows: Sequence[Mapping[str, str]]) -> str:
     columns = [column for column in SHOWN if any(row[column] for row in rows)]
     lines = [["method", "settings", "seeds", *columns]]
     for (method, settings), group in groups.items():
-        cells = [_spread([float(row[column]) for row in group if row[column]]) for column in columns]
+        cells = [spread([float(row[column]) for row in group if row[column]]) for column in columns]
         lines.append([method, settings, str(len(group)), *cells])
     return aligned(lines)
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
+    """The mean, and the standard deviation of more than one."""
     if not values:
         return ""
     text = f"{mean(values):.4g}"
