@@ -21,7 +21,7 @@ from smilax.diagnostics.table import WIDTH
 from smilax.geometry import Diagonal, Identity
 from smilax.geometry.dense import Dense
 from smilax.samplers.ismile import IsmileState
-from smilax.samplers.smile import SmileState
+from smilax.samplers.smile import NoiseScale, SmileState
 
 pytestmark = pytest.mark.once
 
@@ -46,8 +46,11 @@ def states(geometry, damping=None, chains=2):
     """States of ismile, or without damping of smile, that stand at zero."""
     params = {name: jnp.zeros(shape) for name, shape in SHAPES.items()}
     if damping is None:
-        scale = geometry.scale if isinstance(geometry, Diagonal) else None
-        state = SmileState(params, None, None, scale, None, None, None)
+        scale = None
+        if isinstance(geometry, Diagonal):
+            one, variance = jnp.ones(()), jax.tree.map(jnp.square, geometry.scale)
+            scale = NoiseScale(jax.tree.map(jnp.zeros_like, variance), variance, 1e-4 * one, one)
+        state = SmileState(params, None, None, scale, None, None)
     else:
         state = IsmileState(
             params, None, geometry, jnp.ones(()), [jnp.asarray(x) for x in damping], None, None, None, None

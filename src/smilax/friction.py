@@ -49,6 +49,7 @@ def matched_friction(
     step_size: jax.Array,
     factor: float,
     damping: Any = None,
+    slopes: jax.Array | None = None,
 ) -> Friction:
     """The friction that goes with a step's noise, C = f (Σ(x) + Λ).
 
@@ -63,9 +64,11 @@ def matched_friction(
         step_size: ε, shape `()`.
         factor: f, 1 with replacement, 1 − B/N without.
         damping: Λ's diagonal, a pytree like `params`, or None where no noise is added.
+        slopes: cᵢ, shape `(B,)`, where they are known already.
     """
     size = rows(batch)
-    slopes = posterior.slopes(params, batch, velocity)
+    if slopes is None:
+        slopes = posterior.slopes(params, batch, velocity)
     slopes = slopes - jnp.mean(slopes)
     scale = jnp.asarray(factor * posterior.num_data / (size - 1), slopes.dtype)
     power = scale * (posterior.num_data / size) * jnp.sum(slopes * slopes)

@@ -24,8 +24,9 @@ from smilax.posterior import LogDensity
 # The minimal-norm second-order splitting (Omelyan, Mryglod and Folk 2003): two gradients a step.
 LAMBDA = 0.1931833275037836
 
-# gᵀPg overflows float32 from |g| ~ 10¹⁹ on. A power of two costs no accuracy, and no pass to find the largest entry.
+# gᵀPg overflows float32 from |g| ~ 10¹⁹ on. Powers of two cost no accuracy, and no pass to find the largest entry.
 GRADIENT_UNIT = 2.0**-20
+FORCE_UNIT = GRADIENT_UNIT**2
 
 ValueAndGrad = Callable[[Any], tuple[LogDensity, Any]]
 
@@ -65,16 +66,16 @@ def kick(velocity: Any, gradient: Any, geometry: Geometry, length: jax.Array) ->
         The new velocity, and a `Kick`, from which `kinetic_change` follows.
     """
     freedom = trees.size(velocity) - 1
-    scaled = trees.scale(GRADIENT_UNIT, gradient)
-    force = geometry.precondition(scaled)
-    projection, square = trees.dots(velocity, force, scaled)
+    force = geometry.precondition(trees.scale(FORCE_UNIT, gradient))
+    projection, square = trees.dots(velocity, force, gradient)
+    # In `GRADIENT_UNIT`.
     norm = jnp.where(square > 0, jnp.sqrt(square), 1)
-    cosine = jnp.clip(projection / norm, -1, 1)
+    cosine = jnp.clip(projection * GRADIENT_UNIT / norm, -1, 1)
     rate = jnp.where(square > 0, norm, 0) * (1 / GRADIENT_UNIT / freedom)
     zeta, rest = jnp.exp(-length * rate), -jnp.expm1(-length * rate)
     size = 1 + cosine + (1 - cosine) * zeta**2
     # Both factors in one array: two numbers from one fused scalar computation cost half of two such computations.
-    factors = jnp.stack([2 * zeta, rest * (1 + cosine + (1 - cosine) * zeta) / norm]) / size
+    factors = jnp.stack([2 * zeta, rest * (1 + cosine + (1 - cosine) * zeta) / (GRADIENT_UNIT * norm)]) / size
     factors = jnp.where((size > 0) & jnp.isfinite(rate), factors, 0)
     keep, turn = factors[0], factors[1]
     turned = jax.tree.map(lambda v, f: jnp.where(turn != 0, keep * v + turn * f, v), velocity, force)
@@ -193,7 +194,7 @@ def drift_first(
     step_size: jax.Array,
     noise: Any = None,
     stretch: jax.Array | float = 1.0,
-    first_value_and_grad: ValueAndGrad | None = None,
+    first: tuple[LogDensity, Any] | None = None,
 ) -> Step:
     """Drift λε · kick ε/2 · drift (1 − 2λ)ε · kick ε/2 · drift λε: both gradients belong to the current batch.
 
@@ -209,21 +210,22 @@ def drift_first(
         step_size: ε, shape `()`.
         noise: ξ, a pytree like `params` that is added to both gradients, or None.
         stretch: factor on the length of both kicks (the noise correction 1 + 0.32 ε/L_eff of docs/theory.md).
-        first_value_and_grad: takes the place of `value_and_grad` at the first point; there, and only there, the
+        first: log density and gradient at the first point, x + λεv, where they are known. There, and only there, the
             position is independent of the batch.
     """
     eps, inner = step_size, (1 - 2 * LAMBDA) * step_size
 
-    def gradient_at(params, evaluate):
-        value, gradient = evaluate(params)
-        return value, gradient if noise is None else jax.tree.map(jnp.add, gradient, noise)
+    def noisy(gradient):
+        return gradient if noise is None else jax.tree.map(jnp.add, gradient, noise)
 
     params = drift(params, velocity, LAMBDA * eps)
-    first, gradient = gradient_at(params, first_value_and_grad or value_and_grad)
+    start, gradient = first or value_and_grad(params)
+    gradient = noisy(gradient)
     velocity, first_kick = kick(velocity, gradient, geometry, stretch * eps / 2)
     params = drift(params, velocity, inner)
     work = 0 if noise is None else inner * trees.dot(noise, velocity)
-    second, gradient = gradient_at(params, value_and_grad)
+    second, gradient = value_and_grad(params)
+    gradient = noisy(gradient)
     velocity, second_kick = kick(velocity, gradient, geometry, stretch * eps / 2)
     params = drift(params, velocity, LAMBDA * eps)
     kinetic = _kinetic_sum(
@@ -233,6 +235,6 @@ def drift_first(
             (1.0, second_kick, inner / 2),
         ]
     )
-    energy_error = kinetic - second.minus(first) - work
+    energy_error = kinetic - second.minus(start) - work
     change = _kinetic_sum([(1.0, first_kick, stretch * eps / 2), (1.0, second_kick, stretch * eps / 2)])
-    return Step(params, velocity, gradient, first, second, energy_error, change, jnp.isfinite(energy_error))
+    return Step(params, velocity, gradient, start, second, energy_error, change, jnp.isfinite(energy_error))

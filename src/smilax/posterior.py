@@ -98,8 +98,10 @@ class Posterior:
         Raises:
             ValueError: if the functions given do not return shapes `()` and `(B,)`.
         """
-        log_prior = jnp.asarray(self._prior_density(params))
-        log_likelihood = jnp.asarray(self.log_likelihood(unpack(params), batch))
+        return self._parts(self._prior_density(params), self.log_likelihood(unpack(params), batch), weights)
+
+    def _parts(self, log_prior: Any, log_likelihood: Any, weights: jax.Array | None) -> LogDensity:
+        log_prior, log_likelihood = jnp.asarray(log_prior), jnp.asarray(log_likelihood)
         if log_prior.shape != ():
             raise ValueError(f"log_prior must return a scalar, got shape {log_prior.shape}")
         if log_likelihood.ndim != 1:
@@ -151,3 +153,26 @@ class Posterior:
     def slopes(self, params: Any, batch: Any, direction: Any) -> jax.Array:
         """The derivative of each example's log likelihood along `direction`, shape `(B,)`; one forward-mode pass."""
         return jax.jvp(lambda x: self.log_likelihood(unpack(x), batch), (params,), (direction,))[1]
+
+    def value_and_weighted_grad(
+        self, params: Any, batch: Any, direction: Any, weigh: Callable[[jax.Array], tuple[jax.Array, Any]]
+    ) -> tuple[LogDensity, Any, Any]:
+        """As `value_and_grad`, with weights that depend on the examples' slopes along `direction`.
+
+        The forward pass serves the slopes and the gradient: the slopes cost a third of a gradient more, not two.
+
+        Args:
+            params: a pytree, or the same packed.
+            batch: B examples.
+            direction: a pytree like `params`.
+            weigh: from the slopes, shape `(B,)`, to the weights, of the same shape, and whatever else is wanted.
+
+        Returns:
+            The log posterior in parts, the gradient, and what `weigh` gave besides.
+        """
+        log_likelihood, along = jax.linearize(lambda x: self.log_likelihood(unpack(x), batch), params)
+        log_prior, gradient = jax.value_and_grad(self._prior_density)(params)
+        weights, extra = weigh(along(direction))
+        value = self._parts(log_prior, log_likelihood, weights)
+        (likelihood_gradient,) = jax.linear_transpose(along, params)(value.scale * weights)
+        return value, jax.tree.map(jnp.add, gradient, likelihood_gradient), extra

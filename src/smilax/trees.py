@@ -60,3 +60,17 @@ def normal_like(key: jax.Array, tree: Any) -> Any:
     return jax.tree.unflatten(
         treedef, [jax.random.normal(k, jnp.shape(x), jnp.result_type(x)) for k, x in zip(keys, leaves, strict=True)]
     )
+
+
+def signs_like(key: jax.Array, tree: Any) -> Any:
+    """Independent random signs, ±1, in the shapes and dtypes of `tree`; 32 of them from one random word."""
+    leaves, treedef = jax.tree.flatten(tree)
+    keys = [key] if len(leaves) == 1 else jax.random.split(key, len(leaves))
+
+    def signs(key, leaf):
+        words = jax.random.bits(key, (-(-leaf.size // 32),), jnp.uint32)
+        # Sign k of all words side by side, so that neighbours in memory come from neighbouring words.
+        bits = (words[None, :] >> jnp.arange(32, dtype=jnp.uint32)[:, None]) & 1
+        return (1 - 2 * bits.reshape(-1)[: leaf.size].astype(leaf.dtype)).reshape(leaf.shape)
+
+    return jax.tree.unflatten(treedef, [signs(k, x) for k, x in zip(keys, leaves, strict=True)])

@@ -1,6 +1,7 @@
 """`smilax bench`."""
 
 import csv
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ import typer
 
 from smilax.cli.app import app, explained
 
-bench = typer.Typer(help="Benchmarks of the paper.", no_args_is_help=True, rich_markup_mode=None)
+bench = typer.Typer(help="The paper's benchmark, and the cost of a step.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(bench, name="bench")
 # Steps, seeds, points of the grid, and steps of the mixture's chains.
 SIZES = {"full": (1_000_000, 7, 15, 200_000), "small": (20_000, 3, 7, 20_000)}
@@ -17,7 +18,7 @@ SIZES = {"full": (1_000_000, 7, 15, 200_000), "small": (20_000, 3, 7, 20_000)}
 
 @bench.callback()
 def benchmarks() -> None:
-    """Benchmarks of the paper: what is measured is printed, and written as CSV and figures."""
+    """The paper's benchmark, and the cost of a step: what is measured is printed, and written as CSV and figures."""
 
 
 @bench.command()
@@ -100,3 +101,55 @@ def analytical(
                 f"mixture: of 25 modes, chains of {mode_steps:,} steps visited {one}; together {visits.together}"
             )
         typer.echo(f"Written: {output}")
+
+
+@bench.command()
+def step(
+    output: Annotated[Path, typer.Option(help="Folder for steps.csv and steps.png.")] = Path("steps"),
+    size: Annotated[str, typer.Option(help="full (half an hour, 4 GB), or small (three cases, minutes).")] = "small",
+    repeats: Annotated[int, typer.Option(help="Turns of each program.", min=1)] = 7,
+    python: Annotated[
+        str | None, typer.Option(help="A Python with smilax, torch and posteriors; this one if not given.")
+    ] = None,
+    bde_python: Annotated[
+        str | None, typer.Option(help="A Python with smilax and sklearn-contrib-bde, which needs an old BlackJAX.")
+    ] = None,
+) -> None:
+    """What a step of each sampler costs, in gradients of the same batch, and what other libraries take for the same.
+
+    Programs take turns; shown are medians. The unit is two gradients (a value and gradient within a compiled loop or in
+    a call of its own, whichever is faster), which is what a microcanonical step needs. Peers that are not installed are
+    left out, and said so. Exits with 1 if a claim does not hold.
+    """
+    from smilax.experiments import steps
+    from smilax.experiments.problems import ConfigError, unknown_name
+    from smilax.experiments.steps.figures import cost_figure
+    from smilax.experiments.table import aligned
+
+    with explained():
+        if size not in steps.CASES:
+            raise ConfigError("bench step", [unknown_name("--size", size, list(steps.CASES))])
+        pythons = {name: python or sys.executable for name in steps.PEERS}
+        pythons["bde MCLMC"] = bde_python or python or sys.executable
+        output.mkdir(parents=True, exist_ok=True)
+        begin = time.perf_counter()
+        rows = steps.measure(steps.CASES[size], repeats, pythons, typer.echo)
+    with (output / "steps.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(steps.Row._fields)
+        writer.writerows([f"{value:.5g}" if isinstance(value, float) else value for value in row] for row in rows)
+    cost_figure(rows, output / "steps.png")
+    lines = [["model", "d", "B", "chains", "program", "µs a step", "of two gradients", "sizes", "compile s"]]
+    for row in rows:
+        sizes, compile_seconds = ("" if x is None else f"{x:.1f}" for x in (row.sizes, row.compile_seconds))
+        lines.append(
+            [row.model, f"{row.num_params:,}", str(row.batch_size), str(row.chains), row.program,
+             f"{1e6 * row.seconds:.1f}", f"{row.ratio:.3f}", sizes, compile_seconds]
+        )  # fmt: skip
+    typer.echo(aligned(lines))
+    claims = steps.verdicts(rows)
+    for holds, claim in claims:
+        typer.echo(f"{'PASS' if holds else 'FAIL'}  {claim}")
+    typer.echo(f"\n{repeats} repeats, {time.perf_counter() - begin:.0f} s. Written: {output}")
+    if not all(holds for holds, _ in claims):
+        raise typer.Exit(1)

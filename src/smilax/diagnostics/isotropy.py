@@ -16,7 +16,7 @@ import numpy as np
 
 from smilax import trees
 from smilax.data import Batches
-from smilax.geometry import Diagonal, Identity
+from smilax.geometry import Identity
 from smilax.geometry.base import Geometry
 from smilax.microcanonical import GRADIENT_UNIT
 from smilax.noise import half_batch_gradients
@@ -61,7 +61,7 @@ def kernel_metric(state: Any) -> tuple[Geometry, list[jax.Array] | None] | None:
     if hasattr(state, "geometry"):
         return state.geometry, getattr(state, "damping", None)
     if isinstance(state, SmileState):
-        return (Identity() if state.scale is None else Diagonal(state.scale)), None
+        return Identity() if state.scale is None else state.scale, None
     return None
 
 

@@ -163,27 +163,35 @@ def ismile(
         noise = None
         if f > 0 and matched_noise:
             amplitude = spread([jnp.sqrt(f * level) for level in state.damping], state.params)
-            normal = trees.normal_like(noise_key, state.params)
-            noise = jax.tree.map(jnp.multiply, amplitude, normal)
+            # Of noise that is small in each step only the covariance counts, and signs cost a fraction of normal numbers.
+            noise = jax.tree.map(jnp.multiply, amplitude, trees.signs_like(noise_key, state.params))
         # 1/L_eff = rate · ε, so ε/L_eff = rate · ε².
         stretch = 1 + INFLATION * rate * eps * eps
-        weights = None
-        if f > 0 and friction:
-            middle = drift(state.params, state.velocity, LAMBDA * eps)
+        weights, draw = None, None
+        middle = drift(state.params, state.velocity, LAMBDA * eps)
+
+        def matched(slopes=None):
             damping = spread(state.damping, state.params) if matched_noise else None
-            match = matched_friction(posterior, middle, state.velocity, batch, eps, f, damping)
-            weights = match.weights
+            return matched_friction(posterior, middle, state.velocity, batch, eps, f, damping, slopes)
+
+        if f > 0 and friction:
+            if warming_up:
+                match = matched()
+                weights = match.weights
+                *first, draw = half_batch_gradients(posterior, middle, batch, weights)
+            else:
+                *first, match = posterior.value_and_weighted_grad(
+                    middle, batch, state.velocity, lambda slopes: ((match := matched(slopes)).weights, match)
+                )
+                weights = match.weights
             if matched_noise:
                 noise = jax.tree.map(jnp.add, noise, match.force)
             # The force has a component against the motion, which lengthens the other forces' part in a kick.
             stretch = stretch - 0.5 * match.turn
-        drawn = []
-
-        def halves(params):
-            value, gradient, draw = half_batch_gradients(posterior, params, batch, weights)
-            drawn.append(draw)
-            return value, gradient
-
+        elif warming_up:
+            *first, draw = half_batch_gradients(posterior, middle, batch)
+        else:
+            first = posterior.value_and_grad(middle, batch)
         moved = drift_first(
             lambda params: posterior.value_and_grad(params, batch, weights),
             state.params,
@@ -192,7 +200,7 @@ def ismile(
             eps,
             noise=noise,
             stretch=stretch,
-            first_value_and_grad=halves if warming_up else None,
+            first=tuple(first),
         )
         size = trees.size(state.params)
         off = jnp.abs(moved.energy_error - state.tuner.center)
@@ -202,7 +210,13 @@ def ismile(
         # Explicit noise for what batch noise lacks: 1/L = 1/L_eff + 1/L_refresh with L the posterior's radius.
         missing = jnp.maximum(1 / radius - rate * eps, 0)
         length = 1 / jnp.maximum(missing, jnp.finfo(dtype).tiny)
-        velocity = refresh(refresh_key, velocity, state.geometry, eps, length)
+        # In exact arithmetic kicks keep vᵀMv at one; but friction makes rounding grow.
+        velocity = normalize(velocity, state.geometry)
+        velocity = when(
+            missing > 0,
+            lambda velocity, key, *rest: refresh(key, velocity, *rest),
+            velocity, refresh_key, state.geometry, eps, length,
+        )  # fmt: skip
         info = IsmileInfo(
             moved.second.total,
             moved.energy_error,
@@ -212,7 +226,7 @@ def ismile(
             1 / jnp.maximum(rate * eps, jnp.finfo(dtype).tiny),
             radius,
         )
-        return state._replace(params=params, velocity=velocity), info, accepted, drawn
+        return state._replace(params=params, velocity=velocity), info, accepted, draw
 
     def refactored(state, batch_size, rotate):
         estimate = estimate_for(state.params)
@@ -231,8 +245,7 @@ def ismile(
     def warmup(key, state, batch, fraction):
         eps = jnp.exp(state.tuner.log_step)
         dtype = eps.dtype
-        state, info, accepted, drawn = advance(key, state, batch, eps, True)
-        draw = drawn[0]
+        state, info, accepted, draw = advance(key, state, batch, eps, True)
         # Polynomial-decay averaging (Shamir and Zhang 2013): weights grow as a power of the step number.
         count = state.num_steps.astype(dtype)
         weight = (WEIGHT_POWER + 1) / (count + WEIGHT_POWER + 1)
@@ -250,8 +263,9 @@ def ismile(
         times = jnp.asarray([*FACTORED_AT, 2.0], jnp.float32)
         due = (fraction >= times[state.factored]) & (state.num_steps >= LEAST_DRAWS)
         turning = due & (fraction < LAST_ROTATION)
-        state = when(turning, lambda s: refactored(s, rows(batch), True), state)
-        state = when(due & ~turning, lambda s: refactored(s, rows(batch), False), state)
+        # In turn: with batched LAPACK calls XLA's CPU client was seen to wait for ever.
+        state = when(turning, lambda s: refactored(s, rows(batch), True), state, in_turn=True)
+        state = when(due & ~turning, lambda s: refactored(s, rows(batch), False), state, in_turn=True)
         return state, info
 
     def step(key, state, batch):

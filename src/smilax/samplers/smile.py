@@ -28,8 +28,8 @@ import jax
 import jax.numpy as jnp
 
 from smilax import trees
-from smilax.geometry import Diagonal, Identity
-from smilax.microcanonical import draw_velocity, kick_first, normalize
+from smilax.geometry import Identity
+from smilax.microcanonical import draw_velocity, kick_first
 from smilax.posterior import Posterior
 from smilax.samplers.base import (
     Info,
@@ -50,10 +50,56 @@ SCALE_FLOOR = 0.1
 
 
 class NoiseScale(NamedTuple):
-    """Moving moments of the gradient: pytrees like the parameters."""
+    """The diagonal mass matrix M = diag(s²) of pSMILE, kept as the moving moments that s comes from.
+
+    s² is `gain` · clip(variance, low, 10⁸), cheap enough to be worked out wherever it is used: it is no array of its own.
+
+    Attributes:
+        mean, variance: moving moments of the gradient, pytrees like the parameters.
+        low: least variance that counts, shape `()`.
+        gain: makes the mean of s² one, shape `()`.
+    """
 
     mean: Any
     variance: Any
+    low: jax.Array
+    gain: jax.Array
+
+    def squares(self) -> Any:
+        """s², a pytree like the parameters."""
+        return trees.scale(self.gain, _bounded(self.variance, self.low))
+
+    def precondition(self, gradient: Any) -> Any:
+        return jax.tree.map(jnp.divide, gradient, self.squares())
+
+    def quadratic(self, velocity: Any) -> jax.Array:
+        return trees.total(jax.tree.map(lambda v, square: v * v * square, velocity, self.squares()))
+
+    def sample(self, key: jax.Array, like: Any) -> Any:
+        return self.velocity(trees.normal_like(key, like))
+
+    def momentum(self, velocity: Any) -> Any:
+        """u = s v."""
+        return jax.tree.map(lambda v, square: v * jnp.sqrt(square), velocity, self.squares())
+
+    def velocity(self, momentum: Any) -> Any:
+        """v = u / s."""
+        return jax.tree.map(lambda u, square: u * jax.lax.rsqrt(square), momentum, self.squares())
+
+    def after(self, gradient: Any, valid: jax.Array, floor: float) -> "NoiseScale":
+        """With one more gradient in the moments, if it is valid; `floor` is the least s against its root mean square."""
+        w = jnp.where(valid, MOVING_WEIGHT, jnp.zeros_like(self.gain))
+        # An invalid gradient is replaced first: no weight, not even zero, makes a NaN harmless.
+        gradient = trees.where(valid, gradient, self.mean)
+        mean = jax.tree.map(lambda m, g: m + w * (g - m), self.mean, gradient)
+        variance = jax.tree.map(lambda s, m, g: s + w * ((g - m) ** 2 - s), self.variance, mean, gradient)
+        typical = trees.total(_bounded(variance, self.low)) / trees.size(mean)
+        return NoiseScale(mean, variance, jnp.maximum(SCALE_RANGE[0] ** 2, floor**2 * typical), 1 / typical)
+
+
+def _bounded(variance: Any, low: jax.Array) -> Any:
+    # With scalar bounds; `jnp.clip` makes arrays of them, which the compiler was seen to keep.
+    return jax.tree.map(lambda x: jax.lax.clamp(low, x, jnp.asarray(SCALE_RANGE[1] ** 2, x.dtype)), variance)
 
 
 class SmileState(NamedTuple):
@@ -63,8 +109,7 @@ class SmileState(NamedTuple):
         params: position.
         velocity: vᵀMv = 1.
         gradient: the last step's last gradient, used by the next step's first kick; zeros before the first step.
-        scale: s of the preconditioner, a pytree like `params`, or None.
-        moments: the moving moments behind `scale`, or None.
+        scale: the preconditioner, or None.
         tuner: energy moments and step size, or None.
         num_steps: steps taken.
     """
@@ -72,26 +117,9 @@ class SmileState(NamedTuple):
     params: Any
     velocity: Any
     gradient: Any
-    scale: Any
-    moments: NoiseScale | None
+    scale: NoiseScale | None
     tuner: QuantileState | None
     num_steps: jax.Array
-
-
-def _update_moments(moments: NoiseScale, gradient: Any) -> NoiseScale:
-    w = MOVING_WEIGHT
-    mean = jax.tree.map(lambda m, g: (1 - w) * m + w * g, moments.mean, gradient)
-    variance = jax.tree.map(lambda s, m, g: (1 - w) * s + w * (g - m) ** 2, moments.variance, mean, gradient)
-    return NoiseScale(mean, variance)
-
-
-def _scale(moments: NoiseScale, floor: float) -> Any:
-    clipped = jax.tree.map(lambda s: jnp.clip(jnp.sqrt(s), *SCALE_RANGE), moments.variance)
-    scaled = trees.scale(jax.lax.rsqrt(trees.dot(clipped, clipped) / trees.size(clipped)), clipped)
-    if not floor:
-        return scaled
-    raised = jax.tree.map(lambda s: jnp.maximum(s, floor), scaled)
-    return trees.scale(jax.lax.rsqrt(trees.dot(raised, raised) / trees.size(raised)), raised)
 
 
 def _smile(
@@ -109,13 +137,12 @@ def _smile(
         check_params(params)
         dtype = jnp.result_type(*jax.tree.leaves(params))
         zeros, ones = jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.ones_like, params)
-        count = jnp.zeros((), jnp.int32)
+        count, one = jnp.zeros((), jnp.int32), jnp.ones((), dtype)
         return SmileState(
             params=params,
             velocity=draw_velocity(key, params, Identity()),
             gradient=zeros,
-            scale=ones if preconditioned else None,
-            moments=NoiseScale(zeros, ones) if preconditioned else None,
+            scale=NoiseScale(zeros, ones, jnp.asarray(SCALE_RANGE[0] ** 2, dtype), one) if preconditioned else None,
             tuner=quantile_init(step_size_at(count).astype(dtype)) if rule else None,
             num_steps=count,
         )
@@ -123,7 +150,7 @@ def _smile(
     def advance(state, batch, adapt):
         dtype = jnp.result_type(*jax.tree.leaves(state.params))
         eps = state.tuner.step_size if rule else step_size_at(state.num_steps).astype(dtype)
-        geometry = Diagonal(state.scale) if preconditioned else Identity()
+        geometry = state.scale if preconditioned else Identity()
         moved = kick_first(
             lambda params: posterior.value_and_grad(params, batch),
             state.params,
@@ -137,19 +164,20 @@ def _smile(
         else:
             tuner, accepted = None, moved.valid
         velocity = trees.where(moved.valid, moved.velocity, jax.tree.map(jnp.negative, state.velocity))
-        scale, moments = state.scale, state.moments
+        scale = state.scale
         if preconditioned:
-            moments = trees.where(moved.valid, _update_moments(state.moments, moved.gradient), state.moments)
-            scale = _scale(moments, scale_floor)
-            velocity = jax.tree.map(lambda v, old, new: v * (old / new), velocity, state.scale, scale)
-            # The dynamics hold vᵀMv at one as long as there is noise; with all data in the batch rounding would win.
-            velocity = normalize(velocity, Diagonal(scale))
+            # The momentum u = s v is kept when s changes. The dynamics hold uᵀu at one as long as there is noise; with
+            # all data in the batch rounding would win.
+            momentum = scale.momentum(velocity)
+            square = trees.dot(momentum, momentum)
+            # Always finite. That the new scale waits for it lets the compiler overwrite the old one: no copy is made.
+            scale = scale.after(moved.gradient, moved.valid & jnp.isfinite(square), scale_floor)
+            velocity = trees.scale(jax.lax.rsqrt(square), scale.velocity(momentum))
         state = SmileState(
             params=trees.where(accepted, moved.params, state.params),
             velocity=velocity,
             gradient=trees.where(accepted, moved.gradient, state.gradient),
             scale=scale,
-            moments=moments,
             tuner=tuner,
             num_steps=state.num_steps + 1,
         )
@@ -193,7 +221,7 @@ def smile_naive(posterior: Posterior, step_size: StepSize) -> SamplingAlgorithm:
 def psmile_naive(posterior: Posterior, step_size: StepSize, *, scale_floor: float = SCALE_FLOOR) -> SamplingAlgorithm:
     """pSMILE-naive: preconditioned by the gradient noise's standard deviation, fixed step size (arXiv 2602.06500).
 
-    Memory: six parameter-sized arrays.
+    Memory: five parameter-sized arrays.
 
     Args:
         posterior: the target.

@@ -1,0 +1,97 @@
+"""Programs and peers take turns; medians, spread, and cost in gradients."""
+
+import time
+from collections.abc import Callable, Iterable
+from statistics import median
+from typing import NamedTuple
+
+from smilax.experiments.steps.cases import Case, Problem, build
+from smilax.experiments.steps.peers import NAMES, Peer
+from smilax.experiments.steps.programs import programs
+
+# What one repetition should take, and the most steps of one.
+SECONDS, MOST_STEPS = 0.15, 2000
+
+
+class Row(NamedTuple):
+    """What one program took on one case.
+
+    Attributes:
+        model, num_params, batch_size, chains: the case.
+        program: its name.
+        seconds: median time of a step of all chains.
+        low, high: least and largest.
+        ratio: median over two gradients of the same batch and chains.
+        sizes: peak memory of a chain in parameter-sizes of float32, the batch left out, or None.
+        compile_seconds: tracing and compilation; of a peer, from its start to its first step.
+    """
+
+    model: str
+    num_params: int
+    batch_size: int
+    chains: int
+    program: str
+    seconds: float
+    low: float
+    high: float
+    ratio: float
+    sizes: float | None
+    compile_seconds: float | None
+
+
+def measure(
+    cases: Iterable[Case], repeats: int, pythons: dict[str, str], say: Callable[[str], None] = print
+) -> list[Row]:
+    """Times every program on every case; `pythons` names the interpreter of each peer."""
+    rows: list[Row] = []
+    for case in cases:
+        problem = build(case)
+        say(f"{case.model}, {problem.num_params:,} parameters, B = {case.batch_size}, chains: {case.chains}")
+        rows += _measure(case, problem, repeats, pythons, say)
+    return rows
+
+
+def _measure(
+    case: Case, problem: Problem, repeats: int, pythons: dict[str, str], say: Callable[[str], None]
+) -> list[Row]:
+    found = programs(case, problem)
+    peers = {name: Peer(name, case, pythons[name]) for name in NAMES}
+    try:
+        for name, peer in peers.items():
+            if peer.missing:
+                say(f"  without {name}: {peer.missing}")
+        present = {name: peer for name, peer in peers.items() if not peer.missing}
+
+        def timed(name: str, steps: int) -> float:
+            if name in present:
+                return present[name].run(steps)
+            begin = time.perf_counter()
+            found[name].run(steps)
+            return time.perf_counter() - begin
+
+        names = [*found, *present]
+        steps = {}
+        for name in names:
+            timed(name, 1)
+            steps[name] = max(1, min(MOST_STEPS, round(SECONDS / timed(name, 1))))
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for _ in range(repeats):
+            for name in names:
+                times[name].append(timed(name, steps[name]) / steps[name])
+    finally:
+        for peer in peers.values():
+            peer.close()
+    gradient = min(median(times[name]) for name in ("gradient", "gradient, alone") if name in times)
+    rows = []
+    for name, values in times.items():
+        program, peer = found.get(name), present.get(name)
+        held = program.bytes if program else None
+        rows.append(
+            Row(
+                case.model, problem.num_params, case.batch_size, case.chains, name,
+                median(values), min(values), max(values), median(values) / (2 * gradient),
+                held / (4 * problem.num_params) if held else None,
+                program.compile_seconds if program else peer.compile_seconds if peer else None,
+            )
+        )  # fmt: skip
+    return rows
