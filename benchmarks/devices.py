@@ -5,9 +5,9 @@
 The tabular network 5-16-16-16-1 with a learned noise scale, 10 chains of `psmile_naive`, B = 256 of 1,000 rows,
 `chain_method="parallel"`: on one CPU device; on two simulated ones (axis "chain"); and in two processes that find
 each other on loopback, each on a core of its own, as a cluster's launcher would place them (on systems that let a
-process choose; two that share the cores get in each other's way). Each case runs in processes of its own, in turns; its time is that of a long run less that of a
-short one, so that compilation drops out, and the median of the rounds' ratios is shown. The bar: two give at least
-1.5 times the chain-steps per second of one. Other work on the machine spoils this.
+process choose; two that share the cores get in each other's way). Each case runs in processes of its own, in turns; its
+time is that of a long run less that of a short one, so that compilation drops out, and the median of the rounds' ratios
+is shown. The bar: two give at least 1.5 times the chain-steps per second of one. Other work on the machine spoils this.
 
 Prints PASS or FAIL, which is also the exit code.
 """

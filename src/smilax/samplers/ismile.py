@@ -163,7 +163,7 @@ def ismile(
         noise = None
         if f > 0 and matched_noise:
             amplitude = spread([jnp.sqrt(f * level) for level in state.damping], state.params)
-            # Of noise that is small in each step only the covariance counts, and signs cost a fraction of normal numbers.
+            # Of kicks this small only the covariance counts, and signs cost a fraction of normal numbers.
             noise = jax.tree.map(jnp.multiply, amplitude, trees.signs_like(noise_key, state.params))
         # 1/L_eff = rate · ε, so ε/L_eff = rate · ε².
         stretch = 1 + INFLATION * rate * eps * eps
@@ -191,7 +191,7 @@ def ismile(
         elif warming_up:
             *first, draw = half_batch_gradients(posterior, middle, batch)
         else:
-            first = posterior.value_and_grad(middle, batch)
+            first = list(posterior.value_and_grad(middle, batch))
         moved = drift_first(
             lambda params: posterior.value_and_grad(params, batch, weights),
             state.params,

@@ -52,7 +52,7 @@ SCALE_FLOOR = 0.1
 class NoiseScale(NamedTuple):
     """The diagonal mass matrix M = diag(s²) of pSMILE, kept as the moving moments that s comes from.
 
-    s² is `gain` · clip(variance, low, 10⁸), cheap enough to be worked out wherever it is used: it is no array of its own.
+    s² is `gain` · clip(variance, low, 10⁸): no array of its own, as it is cheap to work out wherever it is used.
 
     Attributes:
         mean, variance: moving moments of the gradient, pytrees like the parameters.
@@ -87,7 +87,7 @@ class NoiseScale(NamedTuple):
         return jax.tree.map(lambda u, square: u * jax.lax.rsqrt(square), momentum, self.squares())
 
     def after(self, gradient: Any, valid: jax.Array, floor: float) -> "NoiseScale":
-        """With one more gradient in the moments, if it is valid; `floor` is the least s against its root mean square."""
+        """With one more gradient, if it is valid; `floor` is the least s against its root mean square."""
         w = jnp.where(valid, MOVING_WEIGHT, jnp.zeros_like(self.gain))
         # An invalid gradient is replaced first: no weight, not even zero, makes a NaN harmless.
         gradient = trees.where(valid, gradient, self.mean)

@@ -5,7 +5,7 @@ See `smilax bench step --help` and docs/speed.md.
 
 from smilax.experiments.steps.cases import CASES as CASES
 from smilax.experiments.steps.cases import Case as Case
-from smilax.experiments.steps.peers import NAMES as PEERS  # noqa: F401
+from smilax.experiments.steps.peers import PEERS as PEERS
 from smilax.experiments.steps.timing import Row as Row
 from smilax.experiments.steps.timing import measure as measure
 from smilax.experiments.steps.verdicts import verdicts as verdicts

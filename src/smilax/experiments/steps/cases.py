@@ -52,7 +52,7 @@ CASES = {
 
 
 def hidden_width(size: int) -> int:
-    """Width h of two hidden layers for which (20 + 1) h + (h + 1) h + h + 1, and a noise scale, is nearest to `size`."""
+    """Width h of two hidden layers with about `size` parameters: (20 + 1) h + (h + 1) h + h + 1, and a noise scale."""
     linear = FEATURES + 3
     return max(1, round((-linear + (linear**2 + 4 * (size - 2)) ** 0.5) / 2))
 

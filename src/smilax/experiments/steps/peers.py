@@ -9,11 +9,12 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from smilax.experiments.steps.cases import FEATURES, NUM_DATA, TABLE_FEATURES, Case, build, hidden_width
 
-NAMES = ("PyTorch gradient", "posteriors SGHMC", "bde MCLMC")
+PEERS = ("PyTorch gradient", "posteriors SGHMC", "bde MCLMC")
 
 
 class Peer:
@@ -67,7 +68,7 @@ def main() -> None:
         print(json.dumps({"seconds": time.perf_counter() - begin}), flush=True)
 
 
-def _bde(case: Case):
+def _bde(case: Case) -> Callable[[int], Any] | None:
     """bde's MCLMC kernel on the same batch as all of its data; its chains are one after another on a device."""
     import jax
     import jax.numpy as jnp
@@ -90,7 +91,7 @@ def _bde(case: Case):
     return lambda steps: jax.block_until_ready(run(state, steps))
 
 
-def _torch(name: str, case: Case):
+def _torch(name: str, case: Case) -> Callable[[int], Any] | None:
     """PyTorch in eager mode, as posteriors' own examples use it: perceptrons only."""
     import torch
 

@@ -46,14 +46,14 @@ def loop(advance: Callable, state: Any, batch: Any, chains: int = 1) -> Program:
     begin = time.perf_counter()
     compiled = jax.jit(run).lower(states, batch, 1).compile()
     seconds = time.perf_counter() - begin
-    memory = compiled.memory_analysis()
+    memory: Any = compiled.memory_analysis()
     # The results are as large as the states, which `sx.sample` donates.
     held = memory.argument_size_in_bytes + memory.temp_size_in_bytes - sum(x.nbytes for x in jax.tree.leaves(batch))
     return Program(lambda steps: jax.block_until_ready(compiled(states, batch, steps)), seconds, held / chains)
 
 
 def of_gradients(problem: Problem, params: Any, chains: int) -> Program:
-    """Values and gradients in a loop; each moves the parameters a little, so that it cannot be taken out of the loop."""
+    """Values and gradients in a loop; each moves the parameters a little, so that none can be taken out of it."""
     return loop(_descend(problem), params, problem.batch, chains)
 
 

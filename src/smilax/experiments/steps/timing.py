@@ -6,7 +6,7 @@ from statistics import median
 from typing import NamedTuple
 
 from smilax.experiments.steps.cases import Case, Problem, build
-from smilax.experiments.steps.peers import NAMES, Peer
+from smilax.experiments.steps.peers import PEERS, Peer
 from smilax.experiments.steps.programs import programs
 
 # What one repetition should take, and the most steps of one.
@@ -55,7 +55,7 @@ def _measure(
     case: Case, problem: Problem, repeats: int, pythons: dict[str, str], say: Callable[[str], None]
 ) -> list[Row]:
     found = programs(case, problem)
-    peers = {name: Peer(name, case, pythons[name]) for name in NAMES}
+    peers = {name: Peer(name, case, pythons[name]) for name in PEERS}
     try:
         for name, peer in peers.items():
             if peer.missing:
@@ -84,14 +84,14 @@ def _measure(
     gradient = min(median(times[name]) for name in ("gradient", "gradient, alone") if name in times)
     rows = []
     for name, values in times.items():
-        program, peer = found.get(name), present.get(name)
+        program = found.get(name)
         held = program.bytes if program else None
         rows.append(
             Row(
                 case.model, problem.num_params, case.batch_size, case.chains, name,
                 median(values), min(values), max(values), median(values) / (2 * gradient),
                 held / (4 * problem.num_params) if held else None,
-                program.compile_seconds if program else peer.compile_seconds if peer else None,
+                program.compile_seconds if program else present[name].compile_seconds,
             )
         )  # fmt: skip
     return rows

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from smilax.experiments.steps.timing import Row
 
@@ -26,7 +27,7 @@ def verdicts(rows: Sequence[Row]) -> list[tuple[bool, str]]:
     return [*_costs(rows), *_memory(rows), *_exponents(rows), *_peers(rows)]
 
 
-def _of(rows: Sequence[Row], **wanted) -> list[Row]:
+def _of(rows: Sequence[Row], **wanted: Any) -> list[Row]:
     return [row for row in rows if all(getattr(row, name) == value for name, value in wanted.items())]
 
 
@@ -53,7 +54,7 @@ def _memory(rows):
                 over = row.sizes - gradient.sizes
                 yield (
                     over <= bar,
-                    f"{program}, d = {row.num_params:,}: {over:.2f} parameter-sizes over the gradient's own (bar {bar})",
+                    f"{program}, d = {row.num_params:,}: {over:.2f} parameter-sizes over the gradient's (bar {bar})",
                 )
 
 
