@@ -10,7 +10,7 @@ copyright = author
 release = version = installed_version("smilax")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build", "jupyter_execute", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "speed/steps.md", "jupyter_execute", "**/.ipynb_checkpoints"]
 html_theme = "furo"
 html_title = "smilax"
 

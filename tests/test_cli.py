@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pandas
 import pytest
@@ -6,6 +7,7 @@ from typer.testing import CliRunner
 import smilax as sx
 from smilax import demo
 from smilax.cli import app
+from smilax.cli.app import keep_programs
 
 pytestmark = pytest.mark.once
 
@@ -29,6 +31,20 @@ def test_demo_prints_a_table_and_draws_a_figure(tmp_path, monkeypatch):
         assert (row.auroc is None) == (row.data == "diabetes")
     for word in ("accuracy", "RMSE", "LPPD", "ECE", "90% coverage", "AUROC"):
         assert word in result.output
+
+
+def test_compiled_programs_are_kept_between_runs(tmp_path, monkeypatch):
+    place = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    try:
+        keep_programs()
+        assert jax.config.jax_compilation_cache_dir == place  # the tests' own
+        jax.config.update("jax_compilation_cache_dir", None)
+        keep_programs()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "smilax" / "programs")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", place)
+        jax.config.update("jax_compilation_cache_max_size", -1)
 
 
 def test_help_names_the_commands_and_a_place_to_start():

@@ -65,8 +65,9 @@ def test_without_friction_variances_follow_the_noise():
     assert variances[1] < 0.5
 
 
+@pytest.mark.truth
 @pytest.mark.once
-@pytest.mark.parametrize("with_friction", [pytest.param(False, marks=pytest.mark.truth), True])
+@pytest.mark.parametrize("with_friction", [False, True])
 def test_inflation_is_as_predicted_and_the_longer_kicks_remove_it(with_friction):
     isotropic, ratio = np.ones(DIM, np.float32), 0.2
     plain, error = stationary_variances(isotropic, ratio, with_friction, stretched=False)

@@ -79,6 +79,7 @@ def test_shuffled_epochs_and_the_wrong_replacement_are_refused():
             sx.sample(jax.random.key(0), sx.ismile(POSTERIOR), source, jnp.zeros(D), **settings)
 
 
+@pytest.mark.truth
 def test_chains_together_factor_a_kronecker_geometry():
     # Batched eigenproblems of side 64 once made XLA wait for ever here.
     posterior = sx.bnn(sx.models.mlp(64, 2, hidden=(8,)), sx.likelihoods.Categorical(), sx.priors.Normal(0.0, 1.0), 60)

@@ -479,6 +479,7 @@ def test_energy_error_of_batch_noise():
         np.testing.assert_allclose(eevpd, predicted, rtol=0.25)
 
 
+@pytest.mark.truth
 def test_published_sampler_under_fisher_noise_loses_the_shape_of_the_posterior():
     # Noise in proportion to the posterior's precision: every variance becomes one over the mean precision.
     dim, chains, ratio, radii = 200, 64, 0.02, 0.5

@@ -1,6 +1,7 @@
 """The command, what comes before its commands, and the demonstration."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -9,6 +10,8 @@ import typer
 
 # What a shell sees; 2 is also what a wrong option gives.
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
+# Of compiled programs kept on disk.
+CACHE_BYTES = 2**30
 
 HELP = """Bayesian posteriors over neural networks from mini-batches.
 
@@ -74,13 +77,28 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+def keep_programs() -> None:
+    """Lets JAX keep compiled programs on disk, for the next run, unless the environment names a place already."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "smilax" / "programs"))
+        # The oldest make room.
+        jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+
+
 @app.callback()
 def options(
+    context: typer.Context,
     coordinator: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Run on several hosts: address of process 0.")
     ] = None,
     num_processes: Annotated[int | None, typer.Option(help="Number of processes, of all hosts.", min=1)] = None,
     process_id: Annotated[int | None, typer.Option(help="Number of this process, from 0.", min=0)] = None,
+    cache: Annotated[
+        bool, typer.Option(help="Keep compiled programs in ~/.cache/smilax (or JAX_COMPILATION_CACHE_DIR).")
+    ] = True,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -92,6 +110,9 @@ def options(
         initialize(coordinator, num_processes, process_id)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    # Benchmarks time compilation.
+    if cache and context.invoked_subcommand != "bench":
+        keep_programs()
 
 
 def main() -> None:

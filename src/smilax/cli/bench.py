@@ -1,6 +1,7 @@
 """`smilax bench`."""
 
 import csv
+import os
 import sys
 import time
 from pathlib import Path
@@ -105,7 +106,7 @@ def analytical(
 
 @bench.command()
 def step(
-    output: Annotated[Path, typer.Option(help="Folder for steps.csv and steps.png.")] = Path("steps"),
+    output: Annotated[Path, typer.Option(help="Folder for steps.csv, steps.md and steps.png.")] = Path("steps"),
     size: Annotated[str, typer.Option(help="full (half an hour, 4 GB), or small (three cases, minutes).")] = "small",
     repeats: Annotated[int, typer.Option(help="Turns of each program.", min=1)] = 7,
     python: Annotated[
@@ -123,7 +124,9 @@ def step(
     """
     from smilax.experiments import steps
     from smilax.experiments.problems import ConfigError, unknown_name
+    from smilax.experiments.running import machine
     from smilax.experiments.steps.figures import cost_figure
+    from smilax.experiments.steps.files import tables, write_page, write_rows
     from smilax.experiments.table import aligned
 
     with explained():
@@ -132,21 +135,15 @@ def step(
         pythons = {name: python or sys.executable for name in steps.PEERS}
         pythons["bde MCLMC"] = bde_python or python or sys.executable
         output.mkdir(parents=True, exist_ok=True)
+        load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
         begin = time.perf_counter()
         rows = steps.measure(steps.CASES[size], repeats, pythons, typer.echo)
-    with (output / "steps.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(steps.Row._fields)
-        writer.writerows([f"{value:.5g}" if isinstance(value, float) else value for value in row] for row in rows)
+    write_rows(rows, output / "steps.csv")
+    note = f"Medians of {repeats} turns; {machine()}; load before {load}."
+    write_page(rows, output / "steps.md", note)
     cost_figure(rows, output / "steps.png")
-    lines = [["model", "d", "B", "chains", "program", "µs a step", "of two gradients", "sizes", "compile s"]]
-    for row in rows:
-        sizes, compile_seconds = ("" if x is None else f"{x:.1f}" for x in (row.sizes, row.compile_seconds))
-        lines.append(
-            [row.model, f"{row.num_params:,}", str(row.batch_size), str(row.chains), row.program,
-             f"{1e6 * row.seconds:.1f}", f"{row.ratio:.3f}", sizes, compile_seconds]
-        )  # fmt: skip
-    typer.echo(aligned(lines))
+    for name, table in tables(rows).items():
+        typer.echo(f"\n{name}\n{aligned(table)}")
     claims = steps.verdicts(rows)
     for holds, claim in claims:
         typer.echo(f"{'PASS' if holds else 'FAIL'}  {claim}")

@@ -47,11 +47,9 @@ def _costs(rows):
 def _memory(rows):
     for program, bar in MEMORY.items():
         for row in _of(rows, program=program, model="mlp", batch_size=512, chains=1):
-            (gradient,) = _of(
-                rows, program="gradient", model="mlp", num_params=row.num_params, batch_size=512, chains=1
-            )
-            if row.num_params >= 9e5 and row.sizes is not None and gradient.sizes is not None:
-                over = row.sizes - gradient.sizes
+            own = _of(rows, program="gradient", model="mlp", num_params=row.num_params, batch_size=512, chains=1)
+            if row.num_params >= 9e5 and own and row.sizes is not None and own[0].sizes is not None:
+                over = row.sizes - own[0].sizes
                 yield (
                     over <= bar,
                     f"{program}, d = {row.num_params:,}: {over:.2f} parameter-sizes over the gradient's (bar {bar})",
@@ -76,8 +74,7 @@ def _peers(rows):
         if row.program in EQUAL_WORK:
             ours = EQUAL_WORK[row.program]
             case = {name: getattr(row, name) for name in ("model", "num_params", "batch_size", "chains")}
-            (own,) = _of(rows, program=ours, **case)
-            times = row.seconds / own.seconds
+            times = row.seconds / _of(rows, program=ours, **case)[0].seconds
             yield (
                 times >= 1,
                 f"{ours} against {row.program}, {row.model} d = {row.num_params:,}, B = {row.batch_size}, "
