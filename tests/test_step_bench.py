@@ -3,6 +3,7 @@
 import re
 import sys
 
+import jax
 import pytest
 from typer.testing import CliRunner
 
@@ -28,9 +29,11 @@ def test_the_other_models_are_what_they_say():
 def test_the_command_writes_tables_and_finds_peers_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(steps.CASES, "small", [steps.Case("mlp", 300, 8), steps.Case("mlp", 300, 8, chains=2)])
     monkeypatch.setattr(timing, "SECONDS", 0.001)
-    result = CliRunner().invoke(app, ["bench", "step", "--repeats", "2", "--output", str(tmp_path)])
-    # Small problems have no bars; a peer in JAX may be faster or slower at that.
-    assert result.exit_code in (0, 1), result.output
+    # The peers' own code is not as strict as these tests.
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        result = CliRunner().invoke(app, ["bench", "step", "--repeats", "2", "--output", str(tmp_path)])
+    # Which library is faster at this size may differ; that alone is no error.
+    assert result.exit_code in (0, 1) and "Written" in result.output, result.output
     rows = read_rows(tmp_path / "steps.csv")
     names = {row.program for row in rows if row.chains == 1}
     assert {"gradient", "psmile", "ismile diagonal", "ismile dense", "BlackJAX SGHMC", "Optax AdamW"} <= names

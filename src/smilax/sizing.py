@@ -15,6 +15,8 @@ from smilax.validation import check_count, check_lengths
 
 # New mini-batch gradients that a step takes; samplers not named take two.
 SINGLE_GRADIENT = ("sgld", "psgld", "csgld", "sghmc", "adaptive_sghmc", "sgnht")
+# Steps of these grow a trajectory, of at least one gradient, until it turns.
+OPEN_ENDED = ("nuts",)
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Estimate:
         memory_bytes: memory for the draws that are kept in it, and for the parameters and, with an algorithm, the
             states of all chains; gradients and activations come on top.
         gradients: mini-batch gradients of all chains, warm-up included.
+        at_least: whether there may be more of them, because the sampler decides at each step how many it takes.
 
     Example:
         >>> import smilax as sx
@@ -42,12 +45,13 @@ class Estimate:
     disk_bytes: int
     memory_bytes: int
     gradients: int
+    at_least: bool = False
 
     def __str__(self) -> str:
         where = f"{_size(self.disk_bytes)} on disk" if self.disk_bytes else "none on disk"
         return (
             f"{self.num_chains} x {self.num_draws:,} draws of {self.num_params:,} parameters: {where}, "
-            f"{_size(self.memory_bytes)} in memory, {self.gradients:,} gradients"
+            f"{_size(self.memory_bytes)} in memory, {'at least ' * self.at_least}{self.gradients:,} gradients"
         )
 
 
@@ -92,10 +96,11 @@ def estimate(
     num_chains = check_count("num_chains", num_chains, 1)
     options = Store(store) if isinstance(store, (str, Path)) else store
     draws = lengths.sampling_steps // lengths.thinning
-    state, gradients = shapes, 2
+    state, gradients, open_ended = shapes, 2, False
     if isinstance(algorithm, SamplingAlgorithm):
         state = jax.eval_shape(algorithm.init, jax.random.key(0), shapes)
-        gradients = 1 if algorithm.config["name"] in SINGLE_GRADIENT else 2
+        open_ended = algorithm.config["name"] in OPEN_ENDED
+        gradients = 1 if open_ended or algorithm.config["name"] in SINGLE_GRADIENT else 2
     kept = num_chains * draws * bytes_per_draw(shapes, options)
     return Estimate(
         num_params=trees.size(shapes),
@@ -104,6 +109,7 @@ def estimate(
         disk_bytes=0 if options is None else kept,
         memory_bytes=num_chains * _bytes(state) + (kept if options is None else 0),
         gradients=gradients * num_chains * (num_warmup + lengths.sampling_steps),
+        at_least=open_ended,
     )
 
 

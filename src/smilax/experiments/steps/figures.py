@@ -39,5 +39,6 @@ def cost_figure(rows: Sequence[Row], path: Path) -> None:
     for axes in (ratios, batches):
         axes.axhline(1, color="0.8", zorder=0)
         axes.set_ylim(0, 3)
-    seconds.legend(fontsize=7)
+    if seconds.lines:
+        seconds.legend(fontsize=7)
     figure.savefig(path, dpi=120)

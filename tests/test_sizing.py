@@ -1,0 +1,41 @@
+"""`sx.estimate` says what a run takes, and the run takes it."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import smilax as sx
+
+pytestmark = pytest.mark.once
+
+POSTERIOR = sx.Posterior(
+    lambda p: -0.5 * jnp.sum(p["mean"] ** 2), lambda p, x: -0.5 * jnp.sum((x - p["mean"][None]) ** 2, axis=-1), 30
+)
+ROWS = np.random.default_rng(0).normal(size=(30, 7)).astype(np.float32)
+PARAMS = {"mean": jnp.zeros(7, jnp.float32)}
+LENGTHS = {"num_chains": 3, "num_warmup": 20, "num_samples": 60}
+
+
+def test_what_is_said_of_a_stored_run_is_what_it_takes(tmp_path, key):
+    algorithm = sx.psmile_naive(POSTERIOR, 1e-2)
+    said = sx.estimate(algorithm, PARAMS, thinning=4, store=tmp_path / "run", **LENGTHS)
+    result = sx.sample(
+        key, algorithm, ROWS, PARAMS, thinning=4, batch_size=10, store=tmp_path / "run", progress_bar=False, **LENGTHS
+    )
+    assert (said.num_params, said.num_chains, said.num_draws) == (7, 3, 15)
+    assert np.asarray(result.draws["mean"]).nbytes == said.disk_bytes == 3 * 15 * 7 * 4
+    assert said.gradients == 3 * 80 * 2
+
+
+@pytest.mark.parametrize(
+    ("make", "gradients", "text"),
+    [
+        (lambda: sx.sgld(POSTERIOR, 1e-3), 240, "240 gradients"),
+        (lambda: sx.ismile(POSTERIOR), 480, "480 gradients"),
+        (lambda: sx.nuts(POSTERIOR), 240, "at least 240 gradients"),
+    ],
+)
+def test_gradients_are_those_of_the_sampler(make, gradients, text):
+    said = sx.estimate(make(), PARAMS, **LENGTHS)
+    assert said.gradients == gradients
+    assert str(said).endswith(f", {text}")
