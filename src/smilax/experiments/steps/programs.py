@@ -14,6 +14,9 @@ from smilax.experiments.steps.cases import Case, Problem
 from smilax.packing import pack, packable
 
 STEP_SIZE = 1e-5
+# BlackJAX's SGHMC draws a momentum at each call; with one step a call no gradient would ever reach the position, and
+# the compiler would leave them out.
+INTEGRATION_STEPS = 10
 # Largest number of parameters for which a dense mass matrix is timed.
 DENSE = 2000
 
@@ -25,11 +28,13 @@ class Program(NamedTuple):
         run: `run(steps)` advances all chains and waits for the end.
         compile_seconds: tracing and compilation.
         bytes: arguments, results and temporaries at once, without the batch, per chain; None if it is not known.
+        inner: gradients that one of its steps takes, where it can take no fewer; times are divided by it.
     """
 
     run: Callable[[int], Any]
     compile_seconds: float
     bytes: float | None
+    inner: int = 1
 
 
 def loop(advance: Callable, state: Any, batch: Any, chains: int = 1) -> Program:
@@ -128,11 +133,13 @@ def _of_blackjax(case: Case, problem: Problem) -> dict[str, Program]:
     import blackjax
 
     posterior, batch, params = problem.posterior, problem.batch, problem.params
-    sghmc = blackjax.sghmc(lambda p, batch: posterior.value_and_grad(p, batch)[1], num_integration_steps=1)
+    sghmc = blackjax.sghmc(
+        lambda p, batch: posterior.value_and_grad(p, batch)[1], num_integration_steps=INTEGRATION_STEPS
+    )
     found = {
         "BlackJAX SGHMC": loop(
             lambda key, state, batch: sghmc.step(key, state, batch, STEP_SIZE), sghmc.init(params), batch, case.chains
-        )
+        )._replace(inner=INTEGRATION_STEPS)
     }
     mclmc = blackjax.mclmc(lambda p: posterior.log_density(p, batch), L=1.0, step_size=STEP_SIZE)
     found["BlackJAX MCLMC"] = loop(
