@@ -27,14 +27,13 @@ def main():
     for hidden, draws, rows in CASES:
         network = sx.models.mlp(FEATURES, 1, hidden=hidden)
         posterior = sx.bnn(network, sx.likelihoods.Gaussian(), sx.priors.Normal(), num_data=1000)
-        keys = jax.random.split(jax.random.key(0), draws).reshape(1, draws)
-        params = jax.tree.map(np.asarray, jax.vmap(jax.vmap(posterior.init))(keys))
+        params = jax.tree.map(np.asarray, jax.vmap(posterior.init)(jax.random.split(jax.random.key(0), draws)))
         x = np.random.default_rng(0).normal(size=(rows, FEATURES)).astype(np.float32)
         forward = jax.jit(posterior.outputs)
 
         def one_by_one(params=params, x=x, forward=forward, draws=draws):
             device = jnp.asarray(x)
-            return [np.asarray(forward(jax.tree.map(lambda p, k=k: p[0, k], params), device)) for k in range(draws)]
+            return [np.asarray(forward(jax.tree.map(lambda p, k=k: p[k], params), device)) for k in range(draws)]
 
         def together(params=params, x=x, posterior=posterior):
             prediction = sx.predict(posterior, params, x)

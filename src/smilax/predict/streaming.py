@@ -16,6 +16,9 @@ from smilax.predict.reductions import Reducer, accumulate, averaging_dtype, init
 BLOCK_BYTES = 2**23
 # What an intermediate of a few numbers per row may take, before the rows are divided.
 PART_BYTES = 2**26
+# Rows times parameters from which one draw keeps the cores of a CPU busy by itself; products batched over draws are
+# slower there (benchmarks/prediction.py).
+LARGE_DRAW = 2**24
 
 
 class Block(NamedTuple):
@@ -177,7 +180,12 @@ def pad(array: np.ndarray, size: int, axis: int = 0) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _outputs(posterior, params, x):
-    outputs = jax.vmap(posterior.outputs, in_axes=(0, None))(params, x)
+    def one(draw):
+        return posterior.outputs(draw, x)
+
+    per_draw = sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(params))
+    in_turn = jax.default_backend() == "cpu" and per_draw * jax.tree.leaves(x)[0].shape[0] >= LARGE_DRAW
+    outputs = jax.lax.map(one, params) if in_turn else jax.vmap(one)(params)
     return outputs.astype(averaging_dtype(outputs.dtype))
 
 
