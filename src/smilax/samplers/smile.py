@@ -84,15 +84,17 @@ class NoiseScale(NamedTuple):
 
     def velocity(self, momentum: Any) -> Any:
         """v = u / s."""
-        return jax.tree.map(lambda u, square: u * jax.lax.rsqrt(square), momentum, self.squares())
+        # Not by `rsqrt`, which is approximate, and not in the same way for every number of chains.
+        return jax.tree.map(lambda u, square: u / jnp.sqrt(square), momentum, self.squares())
 
     def after(self, gradient: Any, valid: jax.Array, floor: float) -> "NoiseScale":
         """With one more gradient, if it is valid; `floor` is the least s against its root mean square."""
         w = jnp.where(valid, MOVING_WEIGHT, jnp.zeros_like(self.gain))
         # An invalid gradient is replaced first: no weight, not even zero, makes a NaN harmless.
         gradient = trees.where(valid, gradient, self.mean)
-        mean = jax.tree.map(lambda m, g: m + w * (g - m), self.mean, gradient)
-        variance = jax.tree.map(lambda s, m, g: s + w * ((g - m) ** 2 - s), self.variance, mean, gradient)
+        # Forms like m + w (g - m) are contracted in more than one way, depending on the number of chains.
+        mean = jax.tree.map(lambda m, g: (1 - w) * m + w * g, self.mean, gradient)
+        variance = jax.tree.map(lambda s, m, g: (1 - w) * s + w * (g - m) ** 2, self.variance, mean, gradient)
         typical = trees.total(_bounded(variance, self.low)) / trees.size(mean)
         return NoiseScale(mean, variance, jnp.maximum(SCALE_RANGE[0] ** 2, floor**2 * typical), 1 / typical)
 
