@@ -84,7 +84,6 @@ class NoiseScale(NamedTuple):
 
     def velocity(self, momentum: Any) -> Any:
         """v = u / s."""
-        # Not by `rsqrt`, which is approximate, and not in the same way for every number of chains.
         return jax.tree.map(lambda u, square: u / jnp.sqrt(square), momentum, self.squares())
 
     def after(self, gradient: Any, valid: jax.Array, floor: float) -> "NoiseScale":
@@ -92,7 +91,7 @@ class NoiseScale(NamedTuple):
         w = jnp.where(valid, MOVING_WEIGHT, jnp.zeros_like(self.gain))
         # An invalid gradient is replaced first: no weight, not even zero, makes a NaN harmless.
         gradient = trees.where(valid, gradient, self.mean)
-        # Forms like m + w (g - m) are contracted in more than one way, depending on the number of chains.
+        # With m + w (g - m) a chain differed in its last bit with the number of chains beside it.
         mean = jax.tree.map(lambda m, g: (1 - w) * m + w * g, self.mean, gradient)
         variance = jax.tree.map(lambda s, m, g: (1 - w) * s + w * (g - m) ** 2, self.variance, mean, gradient)
         typical = trees.total(_bounded(variance, self.low)) / trees.size(mean)
