@@ -246,6 +246,12 @@ def test_step_and_rejects_against_their_bounds():
     assert "set by noise" in step_row(np.array([most, most]), config, measured=False).text
     assert "set by curvature" in step_row(np.array([most, most]) / 3, config, measured=False).text
     assert step_row(np.array([most, 3 * most]), config, measured=False).verdict == "bad"
+    # With 20 times the rows of a batch, a row that decides alone allows 4 · 0.03 / (20 · 0.32).
+    lone = 0.12 / 20 / 0.32
+    assert "set by noise" in step_row(np.array([lone, lone]), config, measured=False, dilution=20).text
+    assert [
+        step_row(np.array([ratio]), config, measured=False, dilution=20).verdict for ratio in (lone, most, 3 * most)
+    ] == ["ok", "warning", "bad"]
     assert step_row(np.array([np.nan]), config | {"step_size": 0.1}, measured=False).verdict == "bad"
     accepted = np.ones((4, 100))
     assert rejects_row(accepted, {}).text == "none"

@@ -7,6 +7,7 @@ import pytest
 
 import smilax as sx
 from smilax.noise import half_batch_gradients
+from smilax.samplers.ismile import INFLATION
 
 pytestmark = pytest.mark.once
 RNG = np.random.default_rng(0)
@@ -108,3 +109,31 @@ def test_a_parameter_without_noise_or_a_convex_prior_is_sampled_too():
     assert result.info.accepted.mean() > 0.99
     assert np.isfinite(result.info.log_density).all()
     assert (np.abs(result.draws["s"]) < 5).all() and result.draws["s"].std() > 0.01
+
+
+@pytest.mark.truth
+def test_directions_that_a_single_row_decides():
+    rng = np.random.default_rng(0)
+    rows, shared, lone = 640, 8, 8
+    x = rng.normal(size=(rows, shared + lone))
+    x[:, shared:] = 0
+    for j in range(lone):
+        x[7 * j, shared + j] = rows**0.5  # standardised
+    y = x @ rng.normal(size=shared + lone) / 2 + rng.normal(size=rows)
+    variance = np.diag(np.linalg.inv(x.T @ x + np.eye(shared + lone)))
+    posterior = sx.Posterior(
+        lambda w: -0.5 * jnp.sum(w * w), lambda w, batch: -0.5 * (batch[1] - batch[0] @ w) ** 2, rows
+    )
+    result = sx.sample(
+        jax.random.key(0), sx.ismile(posterior), (x.astype(np.float32), y.astype(np.float32)),
+        jnp.zeros((4, shared + lone), jnp.float32), num_warmup=20_000, num_samples=20_000, thinning=5, batch_size=32,
+        progress_bar=False,
+    )  # fmt: skip
+    ratios = result.draws.reshape(-1, shared + lone).astype(np.float64).var(0) / variance
+    length = np.mean(result.info.decoherence / result.info.radius)
+    print(f"variance ratios {np.round(ratios, 2)}, L_eff/R {length:.2f}")
+    # 0.32 κ ε/L_eff = 4 · 0.03, d/(d − 1) of it here.
+    np.testing.assert_allclose(length, (2 / (0.12 / INFLATION)) ** 0.5, rtol=0.05)
+    assert np.abs(ratios[:shared] - 1).max() < 0.12
+    assert np.abs(ratios[shared:] - 1).max() < 0.3
+    assert abs(ratios[shared:].mean() - 1) < 0.15

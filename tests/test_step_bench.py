@@ -12,8 +12,12 @@ from smilax.experiments import steps
 from smilax.experiments.steps import timing
 from smilax.experiments.steps.cases import build
 from smilax.experiments.steps.files import read_rows, write_rows
+from smilax.experiments.steps.programs import GRADIENTS, programs
 
 pytestmark = pytest.mark.once
+
+# One of each kind: to compile all of them takes minutes.
+PROGRAMS = ("psmile", "ismile dense", "BlackJAX SGHMC", "Optax AdamW", "PyTorch gradient")
 
 
 @pytest.mark.parametrize("size", [10**3, 10**5])
@@ -31,12 +35,13 @@ def test_the_command_writes_tables_and_finds_peers_missing(tmp_path, monkeypatch
     monkeypatch.setattr(timing, "SECONDS", 0.001)
     # The peers' own code is not as strict as these tests.
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        result = CliRunner().invoke(app, ["bench", "step", "--repeats", "2", "--output", str(tmp_path)])
+        arguments = ["bench", "step", "--repeats", "2", "--output", str(tmp_path), "--programs", "; ".join(PROGRAMS)]
+        result = CliRunner().invoke(app, arguments)
     # Which library is faster at this size may differ; that alone is no error.
     assert result.exit_code in (0, 1) and "Written" in result.output, result.output
     rows = read_rows(tmp_path / "steps.csv")
     names = {row.program for row in rows if row.chains == 1}
-    assert {"gradient", "psmile", "ismile diagonal", "ismile dense", "BlackJAX SGHMC", "Optax AdamW"} <= names
+    assert {"gradient", "gradient, alone", *PROGRAMS} - set(steps.PEERS) == names - set(steps.PEERS)
     assert all(0 < row.low <= row.seconds <= row.high for row in rows)
     unit = min(row.seconds for row in rows if row.program.startswith("gradient") and row.chains == 1)
     for row in rows:
@@ -46,7 +51,7 @@ def test_the_command_writes_tables_and_finds_peers_missing(tmp_path, monkeypatch
     assert "### mlp, " in text and "2 chains" in text
     assert (tmp_path / "steps.png").read_bytes()[:4] == b"\x89PNG"
     # Whichever of the peers are not here are named.
-    for peer in ("PyTorch gradient", "bde MCLMC"):
+    for peer in set(PROGRAMS) & set(steps.PEERS):
         assert peer in names or re.search(f"without {peer}: ", result.output)
     write_rows(rows, tmp_path / "again.csv")
     assert read_rows(tmp_path / "again.csv") == rows
@@ -71,3 +76,14 @@ def test_a_size_that_does_not_exist_is_named():
     result = CliRunner().invoke(app, ["bench", "step", "--size", "ful"])
     assert result.exit_code == 2
     assert "full" in result.output + str(sys.stderr)
+
+
+def test_a_program_that_does_not_exist_is_named():
+    result = CliRunner().invoke(app, ["bench", "step", "--programs", "psmile; ismile dens"])
+    assert result.exit_code == 2
+    assert "did you mean 'ismile dense'" in result.output + result.stderr
+
+
+def test_all_programs_of_a_case_have_a_name_that_can_be_asked_for():
+    case = steps.Case("mlp", 300, 8)
+    assert set(programs(case, build(case))) == {*GRADIENTS, *steps.NAMES}

@@ -109,6 +109,10 @@ def step(
     output: Annotated[Path, typer.Option(help="Folder for steps.csv, steps.md and steps.png.")] = Path("steps"),
     size: Annotated[str, typer.Option(help="full (half an hour, 4 GB), or small (three cases, minutes).")] = "small",
     repeats: Annotated[int, typer.Option(help="Turns of each program.", min=1)] = 7,
+    programs: Annotated[
+        str | None,
+        typer.Option(help="What to time beside the gradients, names with semicolons between; all if not given."),
+    ] = None,
     python: Annotated[
         str | None, typer.Option(help="A Python with smilax, torch and posteriors; this one if not given.")
     ] = None,
@@ -132,12 +136,16 @@ def step(
     with explained():
         if size not in steps.CASES:
             raise ConfigError("bench step", [unknown_name("--size", size, list(steps.CASES))])
+        wanted = None if programs is None else [name.strip() for name in programs.split(";")]
+        known = [*steps.NAMES, *steps.PEERS]
+        if unknown := [name for name in wanted or () if name not in known]:
+            raise ConfigError("bench step", [unknown_name("--programs", name, known) for name in unknown])
         pythons = {name: python or sys.executable for name in steps.PEERS}
         pythons["bde MCLMC"] = bde_python or python or sys.executable
         output.mkdir(parents=True, exist_ok=True)
         load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
         begin = time.perf_counter()
-        rows = steps.measure(steps.CASES[size], repeats, pythons, typer.echo)
+        rows = steps.measure(steps.CASES[size], repeats, pythons, typer.echo, wanted)
     write_rows(rows, output / "steps.csv")
     note = f"Medians of {repeats} turns; {machine()}; load before {load}."
     write_page(rows, output / "steps.md", note)

@@ -7,7 +7,7 @@ import numpy as np
 
 from smilax.diagnostics.isotropy import NoiseLaw
 from smilax.diagnostics.table import Row, Verdict, grade, missing
-from smilax.samplers.ismile import CURVATURE, INFLATION, NOISE_SHARE, RESIDUAL
+from smilax.samplers.ismile import CURVATURE, INFLATION, noise_limit
 
 # Relative errors of single variances, as the noise's anisotropy predicts them, that are good, and that are bad.
 TYPICAL_ERROR = (0.2, 0.7)
@@ -113,11 +113,11 @@ def level_row(law: NoiseLaw, scale: np.ndarray) -> Row:
     return Row(name, value, text, good, verdict, advice, {"chains": ratios.tolist()})
 
 
-def step_row(ratio: np.ndarray, config: Any, measured: bool) -> Row:
-    """ε/L_eff of each chain, against what the accuracy allows, and which of the two limits set ε.
+def step_row(ratio: np.ndarray, config: Any, measured: bool, dilution: float = 1.0) -> Row:
+    """ε/L_eff of each chain, against what the accuracy allows at a dilution N/B, and which of the limits set ε.
 
-    At r = 0.32 ε/L_eff ismile's kick correction leaves a relative error of about 1.2 r² in each variance; without
-    one r itself is left.
+    At r = 0.32 ε/L_eff ismile's kick correction leaves a relative error of about 1.2 r² in each variance, and of r N/B
+    where a single row decides; without a correction r itself is left.
     """
     name = "step / L_eff"
     value = float(np.max(ratio))
@@ -126,8 +126,9 @@ def step_row(ratio: np.ndarray, config: Any, measured: bool) -> Row:
         verdict = grade(value, most, CURVATURE_ERROR[1] / INFLATION)
         text = f"{value:.3f}, variances x {1 + INFLATION * value:.3f}" if math.isfinite(value) else "not finite"
     else:
-        most = math.sqrt(NOISE_SHARE * config["accuracy"] / RESIDUAL) / INFLATION
-        verdict = grade(value, 1.05 * most, 2 * most)
+        # Few posteriors have such rows: what would do without them is no more than a warning.
+        most, steady = noise_limit(config["accuracy"], dilution), noise_limit(config["accuracy"], 0.0)
+        verdict = grade(value, 1.05 * most, 2 * steady)
         if config["step_size"] is not None:
             limit = "step size given"
         else:

@@ -30,6 +30,9 @@ RESIDUAL = 1.2
 CURVATURE = 0.6
 # The share of the accuracy that the noise limit may use up.
 NOISE_SHARE = 1 / 3
+# Where a single row is all that is known of a direction, its noise comes as one kick in N/B steps, and the inflation
+# may be N/B times that of steady noise (docs/theory.md). There it may be so many times the accuracy.
+LONE_ROW_SHARE = 4.0
 # Fractions of warm-up at which the geometry is factored; bases are chosen anew up to `LAST_ROTATION`.
 FACTORED_AT = (0.002, 0.005, 0.01, 0.02, 0.04, 0.07, 0.11, 0.16, 0.22, 0.3, 0.4, 0.5, 0.6, 0.7)
 LAST_ROTATION = 0.45
@@ -70,7 +73,7 @@ def ismile(
         posterior: the target.
         geometry: `"auto"`, `"identity"`, `"diagonal"`, `"kronecker"`, `"low_rank"` or `"dense"`.
         accuracy: relative error of posterior variances that discretisation may cause: the one dial. A smaller one takes
-            smaller steps.
+            smaller steps. In directions that a single row decides the error may be some four times larger.
         noise_floor: c in Λ = c (N/B) × prior precision; larger dilutes what the geometry misses, and mixes more slowly.
         target_eevpd: energy error variance per parameter to steer to; None derives it from `accuracy`.
         step_size: a fixed step size in units of the parameters; None finds it.
@@ -105,7 +108,6 @@ def ismile(
         if optional is not None:
             check_positive(name, optional)
     rule = VarianceRule(target=(accuracy / CURVATURE) ** 3 if target_eevpd is None else target_eevpd)
-    inflation = (NOISE_SHARE * accuracy / RESIDUAL) ** 0.5
 
     def estimate_for(params):
         return noise_estimate(geometry, params, max_side=max_side, rank=rank)
@@ -253,7 +255,8 @@ def ismile(
         draw = trees.where(finite, draw, jax.tree.map(jnp.zeros_like, draw))
         stats = estimate_for(state.params).update(state.stats, draw, jnp.where(finite, weight, 0))
         rate, _ = limits(state, batch)
-        largest = jnp.sqrt(inflation / (INFLATION * jnp.maximum(rate, jnp.finfo(dtype).tiny)))
+        ratio = noise_limit(accuracy, posterior.num_data / rows(batch))
+        largest = jnp.sqrt(ratio / jnp.maximum(rate, jnp.finfo(dtype).tiny))
         tuner = state.tuner
         if step_size is None:
             tuner = variance_update(
@@ -295,6 +298,13 @@ def ismile(
         },
         posterior=posterior,
     )
+
+
+def noise_limit(accuracy: float, dilution: float) -> float:
+    """The largest ε/L_eff that batch noise allows at a dilution N/B of the data; 0 where no row stands alone."""
+    steady = (NOISE_SHARE * accuracy / RESIDUAL) ** 0.5
+    lone = LONE_ROW_SHARE * accuracy / dilution if dilution else steady
+    return min(steady, lone) / INFLATION
 
 
 # Where the prior's precision is not known (flat priors): damping as a share of the mean noise variance.

@@ -1,8 +1,8 @@
 """Compiled loops over steps: of gradients, of the samplers, and of JAX libraries that do the same work."""
 
-import importlib.util
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,18 @@ STEP_SIZE = 1e-5
 INTEGRATION_STEPS = 10
 # Largest number of parameters for which a dense mass matrix is timed.
 DENSE = 2000
+
+# Always timed: they make the unit.
+GRADIENTS = ("gradient", "gradient, alone")
+FIXED_STEP = ("sgld", "sghmc", "mclmc", "smile_naive", "psmile_naive", "psmile")
+ISMILE: dict[str, dict[str, Any]] = {
+    "ismile diagonal": {"geometry": "diagonal"},
+    "ismile kronecker": {"geometry": "kronecker"},
+    "ismile dense": {"geometry": "dense"},
+    "ismile diagonal, no friction": {"geometry": "diagonal", "friction": False},
+}
+JAX_PEERS = ("Optax AdamW", "BlackJAX SGHMC", "BlackJAX MCLMC")
+NAMES = (*FIXED_STEP, *ISMILE, *JAX_PEERS)
 
 
 class Program(NamedTuple):
@@ -95,25 +107,28 @@ def of_sampler(algorithm: Any, problem: Problem, params: Any, chains: int) -> Pr
 def samplers(case: Case, problem: Problem) -> dict[str, Any]:
     """Those that are timed on a case."""
     posterior = problem.posterior
-    found = {name: getattr(sx, name)(posterior, STEP_SIZE) for name in ("sgld", "sghmc", "mclmc")}
-    found |= {name: getattr(sx, name)(posterior, STEP_SIZE) for name in ("smile_naive", "psmile_naive", "psmile")}
-    geometries = ["diagonal", "kronecker"] + ["dense"] * (problem.num_params <= DENSE)
-    for geometry in geometries:
-        found[f"ismile {geometry}"] = sx.ismile(posterior, geometry=geometry, step_size=STEP_SIZE)
-    found["ismile diagonal, no friction"] = sx.ismile(
-        posterior, geometry="diagonal", step_size=STEP_SIZE, friction=False
-    )
+    found = {name: getattr(sx, name)(posterior, STEP_SIZE) for name in FIXED_STEP}
+    for name, options in ISMILE.items():
+        if options["geometry"] != "dense" or problem.num_params <= DENSE:
+            found[name] = sx.ismile(posterior, step_size=STEP_SIZE, **options)
     return found
 
 
-def programs(case: Case, problem: Problem) -> dict[str, Program]:
-    """Everything that is timed in this process, by name."""
+def programs(case: Case, problem: Problem) -> dict[str, Callable[[], Program]]:
+    """What makes each program that is timed in this process, by name; gradients first."""
     params = pack(problem.params) if packable(problem.params) else problem.params
-    found = {"gradient": of_gradients(problem, params, case.chains)}
+    found: dict[str, Callable[[], Program]] = {"gradient": lambda: of_gradients(problem, params, case.chains)}
     if case.chains == 1:
-        found["gradient, alone"] = of_single_gradients(problem, params)
+        found["gradient, alone"] = lambda: of_single_gradients(problem, params)
     for name, algorithm in samplers(case, problem).items():
-        found[name] = of_sampler(algorithm, problem, params, case.chains)
+        found[name] = partial(of_sampler, algorithm, problem, params, case.chains)
+    # Peers get the parameters as their users have them.
+    makers = (_of_adamw, _of_blackjax_sghmc, _of_blackjax_mclmc)
+    found |= {name: partial(make, case, problem) for name, make in zip(JAX_PEERS, makers, strict=True)}
+    return found
+
+
+def _of_adamw(case: Case, problem: Problem) -> Program:
     adamw = optax.adamw(1e-6)
 
     def train(key, state, batch):
@@ -122,27 +137,26 @@ def programs(case: Case, problem: Problem) -> dict[str, Program]:
         updates, moments = adamw.update(jax.tree.map(jnp.negative, gradient), moments, params)
         return optax.apply_updates(params, updates), moments
 
-    # Peers get the parameters as their users have them.
-    found["Optax AdamW"] = loop(train, (problem.params, adamw.init(problem.params)), problem.batch, case.chains)
-    if importlib.util.find_spec("blackjax"):
-        found |= _of_blackjax(case, problem)
-    return found
+    return loop(train, (problem.params, adamw.init(problem.params)), problem.batch, case.chains)
 
 
-def _of_blackjax(case: Case, problem: Problem) -> dict[str, Program]:
+def _of_blackjax_sghmc(case: Case, problem: Problem) -> Program:
     import blackjax
 
-    posterior, batch, params = problem.posterior, problem.batch, problem.params
     sghmc = blackjax.sghmc(
-        lambda p, batch: posterior.value_and_grad(p, batch)[1], num_integration_steps=INTEGRATION_STEPS
+        lambda p, batch: problem.posterior.value_and_grad(p, batch)[1], num_integration_steps=INTEGRATION_STEPS
     )
-    found = {
-        "BlackJAX SGHMC": loop(
-            lambda key, state, batch: sghmc.step(key, state, batch, STEP_SIZE), sghmc.init(params), batch, case.chains
-        )._replace(inner=INTEGRATION_STEPS)
-    }
-    mclmc = blackjax.mclmc(lambda p: posterior.log_density(p, batch), L=1.0, step_size=STEP_SIZE)
-    found["BlackJAX MCLMC"] = loop(
-        lambda key, state, batch: mclmc.step(key, state)[0], mclmc.init(params, jax.random.key(0)), batch, case.chains
-    )
-    return found
+    program = loop(
+        lambda key, state, batch: sghmc.step(key, state, batch, STEP_SIZE),
+        sghmc.init(problem.params), problem.batch, case.chains,
+    )  # fmt: skip
+    return program._replace(inner=INTEGRATION_STEPS)
+
+
+def _of_blackjax_mclmc(case: Case, problem: Problem) -> Program:
+    import blackjax
+
+    batch = problem.batch
+    mclmc = blackjax.mclmc(lambda p: problem.posterior.log_density(p, batch), L=1.0, step_size=STEP_SIZE)
+    start = mclmc.init(problem.params, jax.random.key(0))
+    return loop(lambda key, state, batch: mclmc.step(key, state)[0], start, batch, case.chains)

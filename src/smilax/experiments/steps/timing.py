@@ -1,13 +1,13 @@
 """Programs and peers take turns; medians, spread, and cost in gradients."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from statistics import median
 from typing import NamedTuple
 
 from smilax.experiments.steps.cases import Case, Problem, build
 from smilax.experiments.steps.peers import PEERS, Peer
-from smilax.experiments.steps.programs import programs
+from smilax.experiments.steps.programs import GRADIENTS, programs
 
 # What one repetition should take, and the most steps of one.
 SECONDS, MOST_STEPS = 0.15, 2000
@@ -40,22 +40,37 @@ class Row(NamedTuple):
 
 
 def measure(
-    cases: Iterable[Case], repeats: int, pythons: dict[str, str], say: Callable[[str], None] = print
+    cases: Iterable[Case],
+    repeats: int,
+    pythons: dict[str, str],
+    say: Callable[[str], None] = print,
+    wanted: Collection[str] | None = None,
 ) -> list[Row]:
-    """Times every program on every case; `pythons` names the interpreter of each peer."""
+    """Times programs on every case: all, or the gradients and those `wanted`.
+
+    `pythons` names the interpreter of each peer that has one of its own.
+    """
     rows: list[Row] = []
     for case in cases:
         problem = build(case)
         say(f"{case.model}, {problem.num_params:,} parameters, B = {case.batch_size}, chains: {case.chains}")
-        rows += _measure(case, problem, repeats, pythons, say)
+        rows += _measure(case, problem, repeats, pythons, say, wanted)
     return rows
 
 
 def _measure(
-    case: Case, problem: Problem, repeats: int, pythons: dict[str, str], say: Callable[[str], None]
+    case: Case,
+    problem: Problem,
+    repeats: int,
+    pythons: dict[str, str],
+    say: Callable[[str], None],
+    wanted: Collection[str] | None,
 ) -> list[Row]:
-    found = programs(case, problem)
-    peers = {name: Peer(name, case, pythons[name]) for name in PEERS}
+    def chosen(name: str) -> bool:
+        return wanted is None or name in wanted or name in GRADIENTS
+
+    found = {name: make() for name, make in programs(case, problem).items() if chosen(name)}
+    peers = {name: Peer(name, case, pythons[name]) for name in PEERS if chosen(name)}
     try:
         for name, peer in peers.items():
             if peer.missing:
@@ -82,7 +97,7 @@ def _measure(
     finally:
         for peer in peers.values():
             peer.close()
-    gradient = min(median(times[name]) for name in ("gradient", "gradient, alone") if name in times)
+    gradient = min(median(times[name]) for name in GRADIENTS if name in times)
     rows = []
     for name, values in times.items():
         program = found.get(name)
