@@ -40,7 +40,8 @@ def test_linear_regression_from_any_start_of_the_step_size(start):
 @pytest.mark.parametrize("geometry", ["identity", pytest.param("diagonal", marks=pytest.mark.truth)])
 def test_friction_makes_up_for_a_geometry_that_cannot_express_the_noise(geometry):
     def ratios(**options):
-        draws = run(1e-2, geometry=geometry, **options).draws.reshape(-1, D).astype(np.float64)
+        # At the default explicit noise dilutes that of the batches by half.
+        draws = run(1e-2, geometry=geometry, accuracy=0.1, **options).draws.reshape(-1, D).astype(np.float64)
         return draws.var(0) / np.diag(COVARIANCE)
 
     np.testing.assert_allclose(ratios(), 1, atol=0.15)

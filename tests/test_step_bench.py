@@ -17,7 +17,7 @@ from smilax.experiments.steps.programs import GRADIENTS, programs
 pytestmark = pytest.mark.once
 
 # One of each kind: to compile all of them takes minutes.
-PROGRAMS = ("psmile", "ismile dense", "BlackJAX SGHMC", "Optax AdamW", "PyTorch gradient")
+PROGRAMS = ("sghmc", "psmile", "BlackJAX SGHMC", "PyTorch gradient")
 
 
 @pytest.mark.parametrize("size", [10**3, 10**5])

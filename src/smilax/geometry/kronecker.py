@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from smilax import trees
 from smilax.geometry.base import Factored
 from smilax.geometry.eigen import eigh_in_turn
 from smilax.packing import repack, unpack
@@ -61,10 +62,8 @@ class Kronecker(NamedTuple):
         return jnp.sum(jnp.stack(parts))
 
     def sample(self, key: jax.Array, like: Any) -> Any:
-        keys = iter(jax.random.split(key, len(self.scales)))
-        return self._through(
-            like, lambda bases, scale, _: bases.back(jax.random.normal(next(keys), scale.shape, scale.dtype) / scale)
-        )
+        # Of a packed tree in one go: what makes random numbers takes long to compile.
+        return self._through(trees.normal_like(key, like), lambda bases, scale, z: bases.back(z / scale))
 
     def _through(self, tree: Any, function: Any) -> Any:
         leaves = jax.tree.leaves(unpack(tree))

@@ -230,9 +230,9 @@ def ismile(
         )
         return state._replace(params=params, velocity=velocity), info, accepted, draw
 
-    def refactored(state, batch_size, rotate):
+    def refactored(state, batch_size, turning):
         estimate = estimate_for(state.params)
-        stats = estimate.rotate(state.stats) if rotate else state.stats
+        stats = when(turning, estimate.rotate, state.stats)
         factored = estimate.factor(stats, damping_for(state.params, stats, batch_size))
         velocity = normalize(state.velocity, factored.geometry)
         return state._replace(
@@ -265,10 +265,9 @@ def ismile(
         state = state._replace(stats=stats, tuner=tuner, num_steps=state.num_steps + 1)
         times = jnp.asarray([*FACTORED_AT, 2.0], jnp.float32)
         due = (fraction >= times[state.factored]) & (state.num_steps >= LEAST_DRAWS)
-        turning = due & (fraction < LAST_ROTATION)
+        turning = fraction < LAST_ROTATION
         # In turn: with batched LAPACK calls XLA's CPU client was seen to wait for ever.
-        state = when(turning, lambda s: refactored(s, rows(batch), True), state, in_turn=True)
-        state = when(due & ~turning, lambda s: refactored(s, rows(batch), False), state, in_turn=True)
+        state = when(due, lambda s, turning: refactored(s, rows(batch), turning), state, turning, in_turn=True)
         return state, info
 
     def step(key, state, batch):
