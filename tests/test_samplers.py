@@ -340,20 +340,23 @@ def test_state_keeps_its_shapes_and_dtypes(case, key):
 def test_runs_under_jit_vmap_and_scan(case, key):
     batch = tree_batch()
     algorithm = case.make(TREE_POSTERIOR, 1e-2)
-    keys = jax.random.split(key, 3)
-    starts = jax.jit(jax.vmap(algorithm.init, in_axes=(0, None)))(keys, tree_params())
-    first = jax.tree.map(lambda leaf: leaf[0], starts)
+    steps, chains = 3, 2
+    keys = jax.random.split(key, (steps, chains))
+    starts = jax.jit(jax.vmap(algorithm.init, in_axes=(0, None)))(keys[0], tree_params())
+
+    def advance(states, keys):
+        return jax.vmap(algorithm.step, in_axes=(0, 0, None))(keys, states, batch)
+
+    together, infos = jax.jit(lambda states: jax.lax.scan(advance, states, keys))(starts)
+    assert infos.energy_error.shape == (steps, chains)
     step = jax.jit(algorithm.step)
-    together, infos = jax.jit(jax.vmap(algorithm.step, in_axes=(0, 0, None)))(keys, starts, batch)
-    state, info = step(keys[0], first, batch)
-    assert info.accepted == 1
+    first = state = jax.tree.map(lambda leaf: leaf[0], starts)
+    for t in range(steps):
+        state, info = step(keys[t, 0], state, batch)
+        assert info.accepted == 1
+        close(jax.tree.map(lambda leaf, t=t: leaf[t, 0], infos), info)
     assert not same_position(state, first)
-    close(jax.tree.map(lambda leaf: leaf[0], (together, infos)), (state, info))
-    for k in keys[1:]:
-        state, _ = step(k, state, batch)
-    scanned, infos = jax.jit(lambda s: jax.lax.scan(lambda s, k: algorithm.step(k, s, batch), s, keys))(first)
-    close(scanned, state)
-    assert infos.energy_error.shape == (3,)
+    close(jax.tree.map(lambda leaf: leaf[0], together), state)
 
 
 @pytest.mark.once
