@@ -3,6 +3,7 @@
 The held-out ones were chosen, with their features, priors and batch sizes, before any sampler had been run on them.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -111,6 +112,19 @@ def softmax() -> Target:
         "The default geometry is kronecker at this size.",
         sx.Posterior(_normal_prior, log_likelihood, len(y)), (x, y), 64, start, by_nuts(2000),
         seeds=1, grid_chains=1, full_batch=False,
+    )  # fmt: skip
+
+
+def softmax_larger_batches() -> Target:
+    """The same posterior with batches, and a run, as long as its 650 parameters ask for."""
+    target = softmax()
+    return dataclasses.replace(
+        target,
+        name="softmax_256",
+        title="Softmax regression, digits, larger batches",
+        about="The same posterior, B = 256, and more steps: of 650 variance ratios, each with the Monte-Carlo error of "
+        "its own, the largest and smallest are judged. `ismile` alone was run.",
+        batch_size=256, num_samples=50_000, reference=lambda _: target.reference(target), grid=False,
     )  # fmt: skip
 
 

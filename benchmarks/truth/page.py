@@ -45,8 +45,8 @@ Every sampler against posteriors known in closed form or from long NUTS runs, at
 - **Bias** is the square of (estimate − truth) in units of the posterior's variance of the quantity, x or x²: mean and
   maximum over the parameters. **Ratios** are of a parameter's variance in the run to that of the posterior. Biases are
   means over the seeds, smallest and largest ratio are over all seeds.
-- A seed is a run of the number of chains given, whose draws are taken together. Warm-up, half of each run, is
-  discarded; of the rest every tenth step is looked at. Chains start at zero unless the target says otherwise.
+- A seed is a run of the number of chains given, whose draws are taken together. Warm-up, the first of the two lengths
+  given, is discarded; of the rest every tenth step is looked at. Chains start at zero unless the target says otherwise.
 - **Gradients** counts new mini-batch gradients of a run, warm-up included. Those of `mclmc` are of all rows.
 - `ismile` runs at its defaults, but for what its row says. The published samplers run at 13 step sizes (`smile`
   and `psmile`: 13 starting values), and their row is that of the step with the least bias of E[x²], the number by which

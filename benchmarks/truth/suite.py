@@ -21,6 +21,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "breast_cancer": glm.breast_cancer,
     "digits": glm.digits,
     "softmax": glm.softmax,
+    "softmax_256": glm.softmax_larger_batches,
     "interactions": glm.interactions,
     "poisson": glm.poisson,
     "wine": glm.wine,
@@ -119,7 +120,7 @@ def rows_of(target: Target, samplers: list[str]) -> list[str]:
     """Names of the rows of a target's table, those of `extra` behind ismile."""
     names = []
     for name in samplers:
-        if name == "mclmc" and not target.full_batch:
+        if (name == "mclmc" and not target.full_batch) or (name in SAMPLERS and not target.grid):
             continue
         names += [name, *target.extra] if name == "ismile" else [name]
     return names

@@ -43,6 +43,7 @@ class Target:
         ismile: keyword arguments of ismile that the batches ask for.
         extra: further rows: `{row name: keyword arguments of ismile}`.
         full_batch: whether full-batch samplers are run.
+        grid: whether the published samplers are run.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Target:
     ismile: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, dict[str, Any]] = field(default_factory=dict)
     full_batch: bool = True
+    grid: bool = True
 
     @property
     def batches(self) -> sx.Batches:
