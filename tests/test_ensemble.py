@@ -76,6 +76,7 @@ def test_posterior_objective_finds_the_ridge_solution(key):
     np.testing.assert_allclose(coefficients(members), np.stack([solution] * 2), atol=3e-3)
 
 
+@pytest.mark.once
 def test_members_differ_and_do_not_depend_on_their_number(key):
     def train(number):
         return train_ensemble(
@@ -90,6 +91,7 @@ def test_members_differ_and_do_not_depend_on_their_number(key):
         np.testing.assert_array_equal(other.valid_loss, history.valid_loss[:number])
 
 
+@pytest.mark.once
 def test_early_stopping_keeps_the_best_parameters(key):
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(60, 4)).astype(DTYPE), rng.normal(size=60).astype(DTYPE)
@@ -119,6 +121,7 @@ def test_early_stopping_keeps_the_best_parameters(key):
         np.testing.assert_allclose(loss, history.valid_loss[k, history.best_epoch[k]], rtol=1e-5)
 
 
+@pytest.mark.once
 def test_validation_in_blocks_counts_every_row_once(key, monkeypatch):
     monkeypatch.setattr("smilax.ensemble.EVALUATION_ROWS", 16)
     posterior = linear(StudentT(df=4.0))
@@ -158,6 +161,7 @@ def test_every_row_is_visited_in_every_epoch(key, num_rows):
     assert len({tuple(v) for v in visits.tolist()}) == 3
 
 
+@pytest.mark.once
 def test_default_optimizer_is_adamw_of_the_paper(key):
     def train(optimizer):
         return train_ensemble(key, linear(Gaussian()), TRAIN, num_members=2, max_epochs=3, optimizer=optimizer)
@@ -167,6 +171,7 @@ def test_default_optimizer_is_adamw_of_the_paper(key):
     assert jax.tree.structure(default) == jax.tree.structure(explicit)
 
 
+@pytest.mark.once
 def test_a_member_that_is_lost_keeps_its_best_parameters(key):
     steps = -(-N // 30)
 
@@ -192,6 +197,7 @@ def test_a_member_that_is_lost_keeps_its_best_parameters(key):
         train_ensemble(key, linear(), TRAIN, num_members=2, optimizer=optax.sgd(float("nan")), max_epochs=2)
 
 
+@pytest.mark.once
 def test_classification_with_weights_and_a_transform(key):
     labels, weight = (Y > 0).astype(np.uint8), np.ones(N + 40, DTYPE)
     labels[:30], weight[:30] = 1 - labels[:30], 0.0

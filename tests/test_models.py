@@ -103,6 +103,7 @@ def test_lenet_has_61706_parameters(key):
     ]
 
 
+@pytest.mark.once
 def test_lenet_scales_uint8_images(key):
     network = lenet(num_classes=3, image_size=16)
     params, images = network.init(key), np.random.default_rng(0).integers(0, 256, (2, 16, 16), dtype=np.uint8)

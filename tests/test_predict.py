@@ -246,6 +246,7 @@ def test_streaming_gives_the_same_numbers_as_the_cache(monkeypatch):
     assert cached._stream.cache is not None
 
 
+@pytest.mark.once
 def test_block_sizes_do_not_matter(monkeypatch):
     expected = statistics(gaussian()[0])
     monkeypatch.setattr(module, "BLOCK_BYTES", 1)
@@ -272,6 +273,7 @@ class Recorder:
 
 
 @pytest.mark.parametrize("num_draws", [40, 4000])
+@pytest.mark.once
 def test_memory_does_not_grow_with_the_number_of_draws(num_draws, monkeypatch):
     monkeypatch.setattr(module, "BLOCK_BYTES", 8 * ROWS * DTYPE.itemsize)
     log, blocks = [], []
@@ -417,6 +419,7 @@ def test_samples_follow_the_mixture():
     assert error < 0.25 * covariance.max(), "rows of one sample come from one draw"
 
 
+@pytest.mark.once
 def test_samples_of_counts_and_classes():
     w = weights(3)
     samples = linear(Categorical(), w).sample(jax.random.key(0), 4000)

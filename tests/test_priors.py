@@ -35,6 +35,7 @@ def test_log_prob_agrees_with_scipy(prior, truth):
 
 
 @pytest.mark.parametrize("prior, truth", CLOSED, ids=lambda x: repr(x)[:30])
+@pytest.mark.once
 def test_samples_follow_the_prior(prior, truth):
     like = {"a": jnp.zeros((100, 20)), "b": jnp.zeros(2000)}
     draw = prior.sample(jax.random.key(0), like)
