@@ -29,6 +29,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the steps of two targets, to see it work")
     parser.add_argument("--refresh", default="", help="samplers to run again, a list with commas")
     parser.add_argument("--cached", action="store_true", help="run no sampler: the page of what is in the cache")
+    parser.add_argument(
+        "--keep", action="store_true", help="with --cached: rows that are missing are kept, and marked, from the page"
+    )
     parser.add_argument("--out", type=Path, help="folder of the page; docs for the whole suite, else the cache")
     arguments = parser.parse_args()
     targets = _chosen(arguments.targets or (QUICK_TARGETS if arguments.quick else None), TARGETS, "target")
@@ -38,6 +41,7 @@ def main() -> None:
     out = arguments.out or (Path("docs") if whole else cache.FOLDER)
 
     begin = time.perf_counter()
+    kept = page.earlier_rows(out) if arguments.cached and arguments.keep else {}
     results, described = [], []
     for name in targets:
         target = TARGETS[name]()
@@ -52,8 +56,10 @@ def main() -> None:
                 seeds=arguments.seeds, refresh=again, quick=arguments.quick, cached=arguments.cached,
             )  # fmt: skip
             if found is not None:
-                results.append(found)
                 print(page.line(found), flush=True)
+            found = found or kept.get((name, sampler))
+            if found is not None:
+                results.append(found)
         if not arguments.cached:
             # Compiled programs of a target are of no more use.
             jax.clear_caches()

@@ -35,7 +35,7 @@ COLUMNS_OF = {
 COLUMNS = (
     "target", "sampler", "bias_mean", "bias_mean_max", "bias_square", "bias_square_max", "ratio_min", "ratio_median",
     "ratio_max", "correlation", "sd_ratio", "sd_off", "rhat", "modes_one", "modes_all", "near", "gradients", "chains",
-    "seeds", "step",
+    "seeds", "step", "earlier",
 )  # fmt: skip
 INTRODUCTION = """# Against reference posteriors
 
@@ -52,6 +52,7 @@ Every sampler against posteriors known in closed form or from long NUTS runs, at
   and `psmile`: 13 starting values), and their row is that of the step with the least bias of E[x²], the number by which
   they are judged: a choice that needs the truth, in their favour. `mclmc` is BlackJAX's, tuned by itself, full batch.
 - A sampler without a row was not run on that target.
+- † Measured with an earlier version of the package and not run again since.
 - Held-out targets were chosen before any sampler had run on them; nothing was changed because of them.
 """
 
@@ -62,6 +63,21 @@ def line(row: dict[str, Any]) -> str:
     return f"{row['target']:22s} {row['sampler']:18s} step {row['step']:.3g} " + " ".join(
         f"{k} {v}" for k, v in shown.items()
     ) + f" ({row['seconds']:.0f} s)"  # fmt: skip
+
+
+def earlier_rows(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows of the table that is in the folder, by target and sampler, each marked as of an earlier version."""
+    path = folder / "truth.csv"
+    if not path.exists():
+        return {}
+    rows = {}
+    with path.open(newline="") as file:
+        for record in csv.DictReader(file):
+            row: dict[str, Any] = {"target": record["target"], "sampler": record["sampler"], "earlier": 1}
+            row |= {name: int(record[name]) for name in ("gradients", "chains", "seeds")}
+            row |= {name: float(record[name]) for name in (*COLUMNS[2:16], "step") if record[name]}
+            rows[row["target"], row["sampler"]] = row
+    return rows
 
 
 def bars_table(bars: list[Bar]) -> str:
@@ -95,7 +111,7 @@ def _section(target: Target, reference: Reference, rows: list[dict[str, Any]]) -
     heads = ["sampler", *(name for name, _ in shown), "gradients", "chains", "seeds", "step"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
-        cells = [row["sampler"], *(_number(row[key]) for _, key in shown)]
+        cells = [row["sampler"] + " †" * ("earlier" in row), *(_number(row[key]) for _, key in shown)]
         cells += [f"{row['gradients']:,}", str(row["chains"]), str(row["seeds"]), f"{row['step']:.2g}"]
         lines.append(f"| {' | '.join(cells)} |")
     if not rows:
