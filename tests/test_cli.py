@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pandas
@@ -45,6 +49,15 @@ def test_compiled_programs_are_kept_between_runs(tmp_path, monkeypatch):
     finally:
         jax.config.update("jax_compilation_cache_dir", place)
         jax.config.update("jax_compilation_cache_max_size", -1)
+
+
+def test_programs_land_in_the_cache_of_a_command(tmp_path):
+    code = "import jax; from smilax.cli.app import keep_programs; keep_programs(); jax.jit(lambda x: x + 1)(1.0)"
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    # Where JAX cannot use its cache, it warns and goes on.
+    subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, check=True)
+    assert list((tmp_path / "smilax" / "programs").glob("jit_*-cache"))
 
 
 def test_help_names_the_commands_and_a_place_to_start():
