@@ -30,6 +30,7 @@ def test_the_other_models_are_what_they_say():
     assert counts == {"table": 754, "lenet": 61_706}
 
 
+@pytest.mark.truth
 def test_the_command_writes_tables_and_finds_peers_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(steps.CASES, "small", [steps.Case("mlp", 300, 8), steps.Case("mlp", 300, 8, chains=2)])
     monkeypatch.setattr(timing, "SECONDS", 0.001)
