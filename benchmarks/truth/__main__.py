@@ -34,6 +34,8 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="folder of the page; docs for the whole suite, else the cache")
     arguments = parser.parse_args()
+    if arguments.keep and not arguments.cached:
+        parser.error("--keep goes with --cached: without, rows that are missing are run")
     targets = _chosen(arguments.targets or (QUICK_TARGETS if arguments.quick else None), TARGETS, "target")
     samplers = _chosen(arguments.samplers or (QUICK_SAMPLERS if arguments.quick else None), NAMES, "sampler")
     refresh = set(_chosen(arguments.refresh, NAMES, "sampler")) if arguments.refresh else set()
