@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smilax.buffers import concatenated
 from smilax.compiling import compiled, compiled_for
 from smilax.data import Batches
 from smilax.interrupts import Interrupt
@@ -157,6 +158,11 @@ def group_indices(num_chains: int, groups: int, method: ChainMethod) -> list[np.
     return [np.arange(g * length, (g + 1) * length) for g in range(groups)]
 
 
+def first_draws(count: int | None) -> tuple[slice, ...]:
+    """Index of the first `count` draws of an array `(chain, draw, …)`, of all of it if None."""
+    return () if count is None else (slice(None), slice(count))
+
+
 class Groups:
     """Chains laid out in groups of equal size, and back; each is driven by a thread."""
 
@@ -170,13 +176,19 @@ class Groups:
         # A copy each: the groups' states are donated, what the caller gave is not.
         return [jax.tree.map(lambda x, i=i: jnp.copy(x[np.minimum(i, last)]), tree) for i in self.indices]
 
-    def join(self, parts: list[Any]) -> Any:
-        """The inverse of `split`, in NumPy arrays of their own."""
-        return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs])[: self.num_chains], *parts)
+    def join(self, parts: list[Any], draws: int | None = None) -> Any:
+        """The inverse of `split`, in NumPy arrays of their own.
 
-    def own(self, parts: list[Any]) -> Any:
+        Args:
+            parts: by group of chains, leaves `(chain, …)`, or `(chain, draw, …)` if `draws` is given.
+            draws: how many of the first draws to take; all if None.
+        """
+        first = first_draws(draws)
+        return jax.tree.map(lambda *xs: concatenated([np.asarray(x)[first] for x in xs])[: self.num_chains], *parts)
+
+    def own(self, parts: list[Any], draws: int | None = None) -> Any:
         """As `join`, with the chains only that this process writes."""
-        return self.join(parts)
+        return self.join(parts, draws)
 
     def share(self) -> Share | None:
         """What this process writes; None where there are no others."""

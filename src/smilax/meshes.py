@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from smilax.chains import Groups, chain_keys
+from smilax.chains import Groups, chain_keys, first_draws
 from smilax.data import Batches
 from smilax.interrupts import Interrupt
 from smilax.samplers.base import SamplingAlgorithm
@@ -91,24 +91,27 @@ class MeshGroups(Groups):
         rows = np.minimum(self.indices[0], self.num_chains - 1)
         return [jax.tree.map(lambda x, where: _place(np.asarray(x)[rows], where), tree, self._shardings(tree))]
 
-    def join(self, parts: list[Any]) -> Any:
-        if not self._across_hosts:
-            return jax.tree.map(lambda x: np.array(x)[: self.num_chains], parts[0])
-        return jax.tree.map(
-            lambda x: np.asarray(multihost_utils.process_allgather(x, tiled=True))[: self.num_chains], parts[0]
-        )
+    def join(self, parts: list[Any], draws: int | None = None) -> Any:
+        def fetch(x):
+            whole = np.asarray(multihost_utils.process_allgather(x, tiled=True)) if self._across_hosts else x
+            # A copy: on the CPU an array of JAX may be no more than a view of its buffer.
+            return np.array(np.asarray(whole)[first_draws(draws)][: self.num_chains])
 
-    def own(self, parts: list[Any]) -> Any:
+        return jax.tree.map(fetch, parts[0])
+
+    def own(self, parts: list[Any], draws: int | None = None) -> Any:
         if not self._across_hosts:
-            return self.join(parts)
+            return self.join(parts, draws)
         first, last = self._owned()
         # Every leaf whole, where it was spread over further axes.
         whole = jax.jit(lambda tree: tree, out_shardings=self._over())(parts[0])
 
         def rows(x):
             pieces = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
-            found = [np.asarray(pieces[start]) for start in sorted(pieces) if first <= start < last]
-            return np.concatenate(found)[: last - first] if found else np.zeros((0, *x.shape[1:]), x.dtype)
+            found = [np.asarray(pieces[start])[first_draws(draws)] for start in sorted(pieces) if first <= start < last]
+            if not found:
+                return np.zeros((0, *x.shape[1:]), x.dtype)[first_draws(draws)]
+            return np.concatenate(found)[: last - first]
 
         return jax.tree.map(rows, whole)
 

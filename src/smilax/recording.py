@@ -80,16 +80,16 @@ class MemoryRecorder:
         self._filled = dict.fromkeys(capacity, 0)
         self._arrays: dict[str, Any] = dict.fromkeys(capacity)
 
-    def add(self, group: Group, block: Any, whole: int) -> None:
-        """The first `whole` draws of a block, a pytree with leaves `(chain, draw, …)`."""
+    def add(self, group: Group, block: Any) -> None:
+        """A block of draws or reports, a pytree with leaves `(chain, draw, …)`."""
         if self._arrays[group] is None:
             size = self._capacity[group]
             self._arrays[group] = jax.tree.map(lambda x: np.empty((x.shape[0], size, *x.shape[2:]), x.dtype), block)
         begin = self._filled[group]
-        end = self._filled[group] = begin + whole
+        end = self._filled[group] = begin + jax.tree.leaves(block)[0].shape[1]
 
         def copy(target, source):
-            target[:, begin:end] = source[:, :whole]
+            target[:, begin:end] = source
 
         jax.tree.map(copy, self._arrays[group], block)
 
@@ -109,16 +109,14 @@ class StoreRecorder:
     def __init__(self, writer: StoreWriter, options: Store):
         self._writer, self._options = writer, options
 
-    def add(self, group: Group, block: Any, whole: int) -> None:
-        """The first `whole` draws of a block, a pytree with leaves `(chain, draw, …)`."""
+    def add(self, group: Group, block: Any) -> None:
+        """A block of draws or reports, a pytree with leaves `(chain, draw, …)` that nobody else writes to."""
         if group == "draws":
             block = unpack(block, batch_ndim=2)
         named = list(zip(leaf_names(block), jax.tree.leaves(block), strict=True))
         if group == "draws":
             named = [(name, leaf) for name, leaf in named if self._options.keeps(name)]
-        # A view would keep the whole block in memory until it is on disk.
-        arrays = {name: leaf if whole == leaf.shape[1] else leaf[:, :whole].copy() for name, leaf in named}
-        self._writer.append(group, arrays, dtype=self._options.dtype if group == "draws" else None)
+        self._writer.append(group, dict(named), dtype=self._options.dtype if group == "draws" else None)
 
 
 def leaf_names(tree: Any) -> list[str]:

@@ -42,8 +42,8 @@ class Recorder(Protocol):
 
     shared: bool
 
-    def add(self, group: Group, block: Any, whole: int) -> None:
-        """The first `whole` draws of a block, a pytree with leaves `(chain, draw, …)`."""
+    def add(self, group: Group, block: Any) -> None:
+        """A block of draws or reports: a pytree with leaves `(chain, draw, …)` that nobody else writes to."""
         ...
 
 
@@ -220,9 +220,13 @@ class Run:
                 infos, partial = _accepted_shares(groups.join(infos), partial, done, stop, every)
                 whole = stop // every - done // every
                 if whole:
-                    recorder.add("warmup_info" if warming_up else "info", infos, whole)
+                    # A view would keep the whole block in memory until it is on disk.
+                    records = jax.tree.map(lambda x, whole=whole: x[:, :whole].copy(), infos)
+                    recorder.add("warmup_info" if warming_up else "info", records)
                     if not warming_up:
-                        recorder.add("draws", (groups.own if recorder.shared else groups.join)(draws), whole)
+                        recorder.add("draws", (groups.own if recorder.shared else groups.join)(draws, whole))
+                # Not to be held while the next chunk makes its own.
+                del draws
                 progress.update(stop - done, infos, segments(done, stop, every), warming_up)
                 # The first chunk's time is mostly compilation, so it says nothing but that more can be asked for.
                 pace = 8 if first else min(8.0, CHUNK_SECONDS / max(used, 1e-9))

@@ -5,14 +5,15 @@ import os
 import stat
 import zlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from smilax.store.errors import StoreCorrupt, StoreFull, StoreUnwritable
 
 TEMPORARY = ".tmp-"
-# Pieces are written in gathers of about this many bytes: the checksum then finds them in the cache, and small leaves do
-# not cost a system call each. The kernel takes at most 1024 pieces at once (IOV_MAX).
+# Pieces are written in gathers of about this many bytes, so that small leaves do not cost a system call each; the
+# checksum of a gather is worked out while it is written. The kernel takes at most 1024 pieces at once (IOV_MAX).
 GATHER_BYTES = 1 << 20
 GATHER_PIECES = 512
 
@@ -25,6 +26,12 @@ def crc32(value: int) -> str:
     0.7, and the disk 0.3.
     """
     return f"crc32:{value:08x}"
+
+
+def _checksum(pieces: list[memoryview], value: int) -> int:
+    for piece in pieces:
+        value = zlib.crc32(piece, value)
+    return value
 
 
 def _write(fd: int, pieces: list[memoryview]) -> None:
@@ -82,11 +89,12 @@ def write_file(directory: Path, name: str, pieces: Iterable[memoryview], *, sync
         fd = os.open(temporary, flags, 0o666)
         try:
             size = crc = 0
-            for gather in _gathers(pieces):
-                for piece in gather:
-                    crc = zlib.crc32(piece, crc)
-                    size += len(piece)
-                _write(fd, gather)
+            with ThreadPoolExecutor(1) as beside:
+                for gather in _gathers(pieces):
+                    checked = beside.submit(_checksum, gather.copy(), crc)
+                    size += sum(map(len, gather))
+                    _write(fd, gather)
+                    crc = checked.result()
             os.fsync(fd)
         finally:
             os.close(fd)

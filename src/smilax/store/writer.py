@@ -19,9 +19,9 @@ from smilax.store.manifest import Manifest, Status
 from smilax.store.reader import check_group
 from smilax.store.sharing import Share
 
-# Commits that may wait for the disk: with the one that is being written and the one that is being filled, four blocks
+# Commits that may wait for the disk: with the one that is being written and the one that is being filled, three blocks
 # of SHARD_BYTES are in memory at most.
-QUEUE = 2
+QUEUE = 1
 
 
 class StoreWriter:
