@@ -50,6 +50,7 @@ ORDER = """
     progress
     feeds
     interrupts
+    buffers
     store
     chains
     meshes
@@ -79,7 +80,7 @@ ORDER = """
 # The core may be used, and read, without the machinery that runs it.
 CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
     microcanonical tuning mile""".split()
-MACHINERY = """samplers places streams data augment validation progress feeds interrupts chains meshes store result
+MACHINERY = """samplers places streams data augment validation progress feeds interrupts buffers store chains meshes result
     recording running sizing persistence loading exporting resuming sampling ensemble predict metrics diagnostics plots
     reporting smilax demo cli __main__""".split()
 # Import name -> name of the distribution that pyproject.toml lists.
