@@ -71,6 +71,64 @@ def test_noise_draws_have_the_covariance_of_the_gradient_noise():
     np.testing.assert_allclose(half / spread[:, None] / spread, noise / spread[:, None] / spread, atol=0.06)
 
 
+def test_a_source_whose_rows_never_come_back_allows_longer_steps():
+    # Fresh noise at each step, N/B = 50: what bounds ε/L_eff is the first limit, not the one for rows that stand alone.
+    def fresh(key, batch):
+        return 0.03 * jax.random.normal(key, batch.shape, batch.dtype)
+
+    posterior = sx.Posterior(
+        lambda x: jnp.zeros((), x.dtype), lambda x, batch: batch @ x - 0.5 * (x @ x) / 400, num_data=400
+    )
+    data = sx.Batches(np.zeros((400, D), np.float32), replacement=True, transform=fresh)
+    settings = {"num_chains": 2, "num_warmup": 2000, "num_samples": 8000, "batch_size": 8, "progress_bar": False}
+
+    def at(**options):
+        result = sx.sample(
+            jax.random.key(0), sx.ismile(posterior, **options), data, jnp.zeros(D, jnp.float32), **settings
+        )
+        return float(np.median(result.info.step_size / result.info.decoherence)), result
+
+    rare, _ = at(replacement=True)
+    steady, result = at(endless=True)
+    np.testing.assert_allclose(rare, 0.12 / 50 / INFLATION, rtol=0.05)
+    assert rare < steady <= (0.01 / 1.2) ** 0.5 / INFLATION * 1.01
+    assert steady > 4 * rare
+    np.testing.assert_allclose(result.draws.reshape(-1, D).astype(np.float64).var(0), 1, atol=0.25)
+    with pytest.raises(ValueError, match="replacement=True"):
+        sx.sample(
+            jax.random.key(0),
+            sx.ismile(posterior, endless=True),
+            np.zeros((400, D), np.float32),
+            jnp.zeros(D),
+            **settings,
+        )
+
+
+def test_a_flat_prior_leaves_wide_directions_their_pace():
+    # Variances that span 10⁴ under noise of the inverse covariance. A damping that is not small against the least
+    # noise variance would take the step off the widest direction: its variance in the metric is that of the others.
+    spread = np.logspace(-1, 1, D).astype(np.float32)
+
+    def fresh(key, batch):
+        return 0.1 * jax.random.normal(key, batch.shape, batch.dtype) / spread[None]
+
+    posterior = sx.Posterior(
+        lambda x: jnp.zeros((), x.dtype),
+        lambda x, batch: batch @ x - 0.5 * jnp.sum((x / spread) ** 2) / 800,
+        num_data=800,
+    )
+    result = sx.sample(
+        jax.random.key(0), sx.ismile(posterior, endless=True),
+        sx.Batches(np.zeros((800, D), np.float32), replacement=True, transform=fresh), jnp.zeros(D, jnp.float32),
+        num_chains=2, num_warmup=3000, num_samples=100, batch_size=8, progress_bar=False,
+    )  # fmt: skip
+    pace = jax.vmap(lambda geometry: jax.vmap(lambda e: e @ geometry.precondition(e))(jnp.eye(D)))(
+        result.state.chains.geometry
+    )
+    pace = np.asarray(pace) / (spread**2)[None]
+    assert (pace.max(1) < 1.5 * pace.min(1)).all(), pace
+
+
 def test_shuffled_epochs_and_the_wrong_replacement_are_refused():
     settings = {"num_chains": 1, "num_warmup": 1, "num_samples": 1, "batch_size": 40}
     for source, message in (

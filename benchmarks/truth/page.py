@@ -34,8 +34,8 @@ COLUMNS_OF = {
 }
 COLUMNS = (
     "target", "sampler", "bias_mean", "bias_mean_max", "bias_square", "bias_square_max", "ratio_min", "ratio_median",
-    "ratio_max", "correlation", "sd_ratio", "sd_off", "rhat", "modes_one", "modes_all", "near", "gradients", "chains",
-    "seeds", "step", "earlier",
+    "ratio_max", "correlation", "sd_ratio", "sd_off", "rhat", "modes_one", "modes_all", "near", "bias_square_error",
+    "gradients", "chains", "seeds", "step", "earlier",
 )  # fmt: skip
 INTRODUCTION = """# Against reference posteriors
 
@@ -77,7 +77,7 @@ def earlier_rows(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
         for record in csv.DictReader(file):
             row: dict[str, Any] = {"target": record["target"], "sampler": record["sampler"], "earlier": 1}
             row |= {name: int(record[name]) for name in ("gradients", "chains", "seeds")}
-            row |= {name: float(record[name]) for name in (*COLUMNS[2:16], "step") if record[name]}
+            row |= {name: float(record[name]) for name in (*COLUMNS[2:17], "step") if record.get(name)}
             rows[row["target"], row["sampler"]] = row
     return rows
 

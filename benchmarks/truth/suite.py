@@ -1,6 +1,7 @@
 """The targets and the rows of their tables; results from the cache, or from runs."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -106,14 +107,16 @@ def row(
 
 
 def _best(found: dict[str, Any]) -> dict[str, float]:
-    """Mean scores over seeds at the best step; extremes of variance ratios over the seeds."""
+    """Mean scores over seeds at the best step; extremes of variance ratios over them; one standard error."""
     table = {
         name: np.asarray([[s[name] for s in by_step] for by_step in found["scores"]]) for name in found["scores"][0][0]
     }
     best = int(table["bias_square"].mean(axis=0).argmin())
     reduce = {"ratio_min": np.min, "ratio_max": np.max}
     means = {name: float(reduce.get(name, np.mean)(values[:, best])) for name, values in table.items()}
-    return {"step": found["steps"][best]} | means
+    of_seeds = table["bias_square"][:, best]
+    error = float(of_seeds.std(ddof=1) / len(of_seeds) ** 0.5) if len(of_seeds) > 1 else math.nan
+    return {"step": found["steps"][best], "bias_square_error": error} | means
 
 
 def rows_of(target: Target, samplers: list[str]) -> list[str]:

@@ -169,7 +169,7 @@ def _kernel_rows(result: Result, config: Any, states: Any, law: NoiseLaw | None,
             step = np.mean(np.asarray(info.step_size, np.float64), axis=1)
             rows.append(step_row(step**2 * factor * law.level / (2 * (size - 1)), config, measured=True))
     if steps is not None and straight is not None:
-        dilution = result.config["num_rows"] / result.config["batch_size"]
+        dilution = 0.0 if config.get("endless") else result.config["num_rows"] / result.config["batch_size"]
         rows += [step_row(steps, config, measured=False, dilution=dilution), radius_row(straight)]
     return rows
 

@@ -116,6 +116,8 @@ def level_row(law: NoiseLaw, scale: np.ndarray) -> Row:
 def step_row(ratio: np.ndarray, config: Any, measured: bool, dilution: float = 1.0) -> Row:
     """ε/L_eff of each chain, against what the accuracy allows at a dilution N/B, and which of the limits set ε.
 
+    A dilution of 0 says that no row comes back.
+
     At r = 0.32 ε/L_eff ismile's kick correction leaves a relative error of about 1.2 r² in each variance, and of r N/B
     where a single row decides; without a correction r itself is left.
     """

@@ -50,6 +50,7 @@ def ismile(
     step_size: float | None = None,
     initial_step_size: float = 1e-2,
     replacement: bool = False,
+    endless: bool = False,
     max_reject: float = 5.0,
     max_side: int = 1024,
     rank: int = 16,
@@ -78,7 +79,9 @@ def ismile(
         target_eevpd: energy error variance per parameter to steer to; None derives it from `accuracy`.
         step_size: a fixed step size in units of the parameters; None finds it.
         initial_step_size: where the search starts; any value between 1e-6 and 10 leads to the same end.
-        replacement: whether batches are drawn with replacement (or from an endless stream); must agree with the data.
+        replacement: whether batches are drawn with replacement; must agree with the data.
+        endless: whether every batch is new, as from a simulator, and no row comes back: none can then decide alone of a
+            direction, and steps may be longer. Implies `replacement`.
         max_reject: a step is rejected if |ΔE − mean ΔE| exceeds this times √d (or is not finite).
         max_side: kronecker: a longer side of a weight matrix stays unrotated.
         rank: low_rank: number of directions.
@@ -107,6 +110,7 @@ def ismile(
     for name, optional in (("target_eevpd", target_eevpd), ("step_size", step_size)):
         if optional is not None:
             check_positive(name, optional)
+    replacement = replacement or endless
     rule = VarianceRule(target=(accuracy / CURVATURE) ** 3 if target_eevpd is None else target_eevpd)
 
     def estimate_for(params):
@@ -255,7 +259,7 @@ def ismile(
         draw = trees.where(finite, draw, jax.tree.map(jnp.zeros_like, draw))
         stats = estimate_for(state.params).update(state.stats, draw, jnp.where(finite, weight, 0))
         rate, _ = limits(state, batch)
-        ratio = noise_limit(accuracy, posterior.num_data / rows(batch))
+        ratio = noise_limit(accuracy, 0.0 if endless else posterior.num_data / rows(batch))
         largest = jnp.sqrt(ratio / jnp.maximum(rate, jnp.finfo(dtype).tiny))
         tuner = state.tuner
         if step_size is None:
@@ -287,7 +291,8 @@ def ismile(
             "target_eevpd": float(rule.target),
             "step_size": None if step_size is None else float(step_size),
             "initial_step_size": float(initial_step_size),
-            "replacement": replacement,
+            "replacement": bool(replacement),
+            "endless": bool(endless),
             "max_reject": float(max_reject),
             "max_side": max_side,
             "rank": rank,
@@ -306,7 +311,9 @@ def noise_limit(accuracy: float, dilution: float) -> float:
     return min(steady, lone) / INFLATION
 
 
-# Where the prior's precision is not known (flat priors): damping as a share of the mean noise variance.
-UNKNOWN_SHARE = 0.01
+# Where the prior's precision is not known (flat priors): damping as a share of the mean noise variance. It slows
+# directions down whose noise variance is a smaller share; at 0.01 a Gaussian whose variances span 10⁴ mixed ten times
+# more slowly along the widest.
+UNKNOWN_SHARE = 1e-4
 # No geometry is made from fewer draws.
 LEAST_DRAWS = 20

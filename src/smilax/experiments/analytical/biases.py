@@ -152,7 +152,7 @@ def bias_of_ismile(
         return LAWS[law](key, batch.shape) @ shaped
 
     result = sample(
-        jax.random.key(0), ismile(posterior, replacement=True),
+        jax.random.key(0), ismile(posterior, endless=True),
         Batches(np.zeros((num_data, DIM), np.float32), replacement=True, transform=fresh),
         _single(target.start), num_chains=num_seeds, num_warmup=num_steps // 2, num_samples=num_steps // 2,
         thinning=EVERY, batch_size=SIZE, progress_bar=False,
