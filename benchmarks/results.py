@@ -1,6 +1,9 @@
 """docs/results.md and docs/results.csv: the runs of `smilax run`, beside the paper's numbers.
 
 python -m benchmarks.results runs/uci-energy runs/uci-airfoil ...
+
+Runs of one experiment, of different seeds say, share a table; a later run replaces what an earlier one says of a case
+and seed. With `--keep`, so do the rows of these experiments that the table in docs has already.
 """
 
 import argparse
@@ -49,13 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="directories of `smilax run`")
     parser.add_argument("--output", type=Path, default=DOCS, help="folder of results.md and results.csv")
+    parser.add_argument("--keep", action="store_true", help="keep rows that no run replaces")
     options = parser.parse_args(arguments)
     runs = [read(run) for run in options.runs]
     machines = " and ".join(dict.fromkeys(record["machine"] for record, _ in runs))
-    text = [INTRODUCTION.format(machines=machines), *(section(record, rows) for record, rows in runs)]
+    earlier = read_rows(options.output / "results.csv") if options.keep else []
+    together = merged(runs, earlier)
+    if lost := {row["experiment"] for row in earlier} - {rows[0]["experiment"] for _, rows in together}:
+        parser.error(f"--keep: the table has {', '.join(sorted(lost))}, but none of the runs is of it")
+    text = [INTRODUCTION.format(machines=machines), *(section(record, rows) for record, rows in together)]
     (options.output / "results.md").write_text("\n".join(text), encoding="utf-8")
     with (options.output / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        every = [row for _, rows in runs for row in rows]
+        every = [row for _, rows in together for row in rows]
         writer = csv.DictWriter(file, every[0].keys())
         writer.writeheader()
         writer.writerows(every)
@@ -69,6 +77,21 @@ def read(run: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
     return record, rows
 
 
+def merged(
+    runs: Sequence[tuple[dict[str, Any], list[dict[str, str]]]], earlier: Sequence[dict[str, str]]
+) -> list[tuple[dict[str, Any], list[dict[str, str]]]]:
+    """One record and its rows for each experiment and size, cases in the order of the experiment."""
+    records: dict[tuple[str, str], dict[str, Any]] = {}
+    tables: dict[tuple[str, str], dict[tuple[str, str], dict[str, str]]] = {}
+    for record, rows in runs:
+        key = rows[0]["experiment"], rows[0]["size"]
+        kept = [row for row in earlier if (row["experiment"], row["size"]) == key]
+        table = tables.setdefault(key, {(row["case"], row["seed"]): row for row in kept})
+        table |= {(row["case"], row["seed"]): row for row in rows}
+        records[key] = record
+    return [(records[key], list(table.values())) for key, table in tables.items()]
+
+
 def section(record: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> str:
     """One experiment: what was run, and its table."""
     experiment = restored(record)
@@ -77,9 +100,9 @@ def section(record: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> str
     what = [f"{experiment.about} {base.model.name}, {run.num_chains} chains, {run.num_warmup:,} + {run.num_samples:,}"]
     what.append(f"steps, every {run.thinning}th kept, B = {run.batch_size}; size {experiment.size}")
     what += [f"; at most {base.data.max_rows:,} training rows"] if base.data.max_rows else []
-    what += [f"; with {', '.join(f'{key}={value}' for key, value in experiment.changes.items())}"] * bool(
-        experiment.changes
-    )
+    # The last column says how many seeds a row has.
+    changes = {key: value for key, value in experiment.changes.items() if key != "run.seeds"}
+    what += [f"; with {', '.join(f'{key}={value}' for key, value in changes.items())}"] * bool(changes)
     known = f" The paper's listings: {PAPER[experiment.name]}." if experiment.name in PAPER else ""
     head = ["method", "settings", "batches", "steps", *(METRICS[name] for name in columns), "lost", "gradients"]
     head += ["seconds", "seeds"]

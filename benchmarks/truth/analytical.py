@@ -103,7 +103,7 @@ def _make(shape: str, noise: str) -> Target:
         BATCH, lambda num: np.zeros((num, DIM), np.float32), lambda _: reference,
         num_warmup=100_000 if long else 20_000, num_samples=100_000 if long else 20_000,
         # Along the widest direction a chain has few independent draws: that few seeds would compare luck.
-        num_chains=1, seeds=40 if long else 4, grid_seeds=40 if long else 1,
+        num_chains=1, seeds=40 if long else 4, grid_seeds=10 if long else 1,
         ismile={"endless": True}, full_batch=False,
     )  # fmt: skip
 
