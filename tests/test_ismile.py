@@ -126,7 +126,8 @@ def test_a_flat_prior_leaves_wide_directions_their_pace():
         result.state.chains.geometry
     )
     pace = np.asarray(pace) / (spread**2)[None]
-    assert (pace.max(1) < 1.5 * pace.min(1)).all(), pace
+    # At a share of 0.01 it would be 18.
+    assert (pace.max(1) < 4 * pace.min(1)).all(), pace
 
 
 def test_shuffled_epochs_and_the_wrong_replacement_are_refused():
