@@ -313,7 +313,7 @@ def noise_limit(accuracy: float, dilution: float) -> float:
 
 # Where the prior's precision is not known (flat priors): damping as a share of the mean noise variance. It slows
 # directions down whose noise variance is a smaller share: at 0.01 a Gaussian whose variances span 10⁴ mixed ten times
-# more slowly along the widest. At 1e-4 the scales of a hierarchical model, of which only the prior knows, moved too far.
+# more slowly along the widest. At 1e-4 the scales of a hierarchical model, which only the prior knows, moved too far.
 UNKNOWN_SHARE = 1e-3
 # No geometry is made from fewer draws.
 LEAST_DRAWS = 20
