@@ -58,8 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     machines = " and ".join(dict.fromkeys(record["machine"] for record, _ in runs))
     earlier = read_rows(options.output / "results.csv") if options.keep else []
     together = merged(runs, earlier)
-    if lost := {row["experiment"] for row in earlier} - {rows[0]["experiment"] for _, rows in together}:
-        parser.error(f"--keep: the table has {', '.join(sorted(lost))}, but none of the runs is of it")
+    kinds = {(rows[0]["experiment"], rows[0]["size"]) for _, rows in together}
+    if lost := {(row["experiment"], row["size"]) for row in earlier} - kinds:
+        parser.error(f"--keep: the table has {', '.join(map(' '.join, sorted(lost)))}, but none of the runs is of it")
     text = [INTRODUCTION.format(machines=machines), *(section(record, rows) for record, rows in together)]
     (options.output / "results.md").write_text("\n".join(text), encoding="utf-8")
     with (options.output / "results.csv").open("w", newline="", encoding="utf-8") as file:
@@ -80,7 +81,7 @@ def read(run: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
 def merged(
     runs: Sequence[tuple[dict[str, Any], list[dict[str, str]]]], earlier: Sequence[dict[str, str]]
 ) -> list[tuple[dict[str, Any], list[dict[str, str]]]]:
-    """One record and its rows for each experiment and size, cases in the order of the experiment."""
+    """One record and its rows for each experiment and size, those from the table first."""
     records: dict[tuple[str, str], dict[str, Any]] = {}
     tables: dict[tuple[str, str], dict[tuple[str, str], dict[str, str]]] = {}
     for record, rows in runs:

@@ -80,8 +80,8 @@ def ismile(
         step_size: a fixed step size in units of the parameters; None finds it.
         initial_step_size: where the search starts; any value between 1e-6 and 10 leads to the same end.
         replacement: whether batches are drawn with replacement; must agree with the data.
-        endless: whether every batch is new, as from a simulator, and no row comes back: none can then decide alone of a
-            direction, and steps may be longer. Implies `replacement`.
+        endless: whether every batch is new, as from a simulator, and no row comes back: none then decides a
+            direction alone, and steps may be longer. Implies `replacement`.
         max_reject: a step is rejected if |ΔE − mean ΔE| exceeds this times √d (or is not finite).
         max_side: kronecker: a longer side of a weight matrix stays unrotated.
         rank: low_rank: number of directions.
