@@ -71,7 +71,7 @@ def test_a_step_computes_no_more_than_its_gradients(name, gradients):
 
 # Arrays of the parameters' size read or written in a step, apart from those of its two gradients.
 @pytest.mark.parametrize(
-    ("name", "passes"), [("smile_naive", 38), ("psmile", 66), ("ismile", 81), ("ismile without friction", 68)]
+    ("name", "passes"), [("smile_naive", 34), ("psmile", 57), ("ismile", 80), ("ismile without friction", 68)]
 )
 def test_a_step_moves_no_more_than_it_did(name, passes):
     assert 0 < loop(name).moved - 2 * gradient().moved < passes

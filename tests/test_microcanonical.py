@@ -25,6 +25,7 @@ EPS = float(jnp.finfo(jnp.zeros(()).dtype).eps)
 
 
 kick = jax.jit(microcanonical.kick)
+kick_momentum = jax.jit(microcanonical.kick_momentum)
 kinetic_change = jax.jit(microcanonical.kinetic_change)
 
 
@@ -51,6 +52,26 @@ def test_kick_keeps_the_norm(problem):
     velocity, gradient, geometry = random_problem(seed, d, 10.0**log_size, diagonal)
     turned, _ = kick(velocity, gradient, geometry, jnp.asarray(10.0**log_length))
     assert abs(float(geometry.quadratic(turned)) - 1) < 64 * EPS
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems, st.floats(-2, 2))
+def test_a_kick_of_the_momentum_is_the_kick_of_its_velocity(problem, log_norm):
+    seed, d, log_size, log_length, diagonal = problem
+    velocity, gradient, geometry = random_problem(seed, d, 10.0**log_size, diagonal)
+    length = jnp.asarray(10.0**log_length)
+    expected, one = kick(velocity, gradient, geometry, length)
+    norm = jnp.asarray(10.0**log_norm)
+    momentum = jax.tree.map(lambda v: v * norm, velocity)
+    if diagonal:
+        momentum = jax.tree.map(jnp.multiply, momentum, geometry.scale)
+    turned, other = kick_momentum(momentum, gradient, geometry, length, norm)
+    # The velocity's two inner products are rounded apart: near an opposed gradient that grows as e^δ.
+    atol = 200 * EPS * np.exp(min(float(length * one.rate), 10))
+    for a, b in zip(jax.tree.leaves(geometry.velocity(turned)), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=atol * max(1, float(jnp.max(jnp.abs(b)))), rtol=atol)
+    np.testing.assert_allclose(other.rate, one.rate, rtol=200 * EPS)
+    np.testing.assert_allclose(other.cosine, one.cosine, atol=200 * EPS)
 
 
 @settings(max_examples=60, deadline=None)
@@ -195,9 +216,9 @@ def test_agrees_with_blackjax(diagonal):
         # BlackJAX keeps u = M^{1/2} v and takes the diagonal of M⁻¹.
         step = isokinetic_mclachlan(lambda p: posterior.log_density(p, batch), inverse_mass_matrix=1 / scale**2)
         reference, _ = step(IntegratorState(x, u, value.total, gradient), eps)
-    ours = kick_first(lambda p: posterior.value_and_grad(p, batch), x, u / scale, gradient, geometry, jnp.asarray(eps))
+    ours = kick_first(lambda p: posterior.value_and_grad(p, batch), x, u, gradient, geometry, jnp.asarray(eps))
     np.testing.assert_allclose(ours.params, reference.position, atol=1e-10)
-    np.testing.assert_allclose(ours.velocity * scale, reference.momentum, atol=1e-10)
+    np.testing.assert_allclose(ours.velocity, reference.momentum, atol=1e-10)
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-12, 1e20])

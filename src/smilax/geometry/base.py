@@ -21,6 +21,18 @@ class Geometry(Protocol):
         ...
 
 
+class Scaling(Protocol):
+    """A mass matrix M = diag(s²) as momenta u = s v see it, which lie on the unit sphere; itself a pytree."""
+
+    def whiten(self, gradient: Any) -> Any:
+        """g/s, a pytree like `gradient`."""
+        ...
+
+    def velocity(self, momentum: Any) -> Any:
+        """v = u/s, a pytree like `momentum`."""
+        ...
+
+
 class Factored(NamedTuple):
     """A geometry made from noise draws.
 

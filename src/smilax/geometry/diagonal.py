@@ -27,7 +27,13 @@ class Diagonal(NamedTuple):
         return trees.dot(scaled, scaled)
 
     def sample(self, key: jax.Array, like: Any) -> Any:
-        return jax.tree.map(jnp.divide, trees.normal_like(key, like), self.scale)
+        return self.velocity(trees.normal_like(key, like))
+
+    def whiten(self, gradient: Any) -> Any:
+        return jax.tree.map(jnp.divide, gradient, self.scale)
+
+    def velocity(self, momentum: Any) -> Any:
+        return jax.tree.map(jnp.divide, momentum, self.scale)
 
 
 class DiagonalEstimate(NamedTuple):

@@ -22,6 +22,12 @@ class Identity(NamedTuple):
     def sample(self, key: jax.Array, like: Any) -> Any:
         return trees.normal_like(key, like)
 
+    def whiten(self, gradient: Any) -> Any:
+        return gradient
+
+    def velocity(self, momentum: Any) -> Any:
+        return momentum
+
 
 class IdentityEstimate(NamedTuple):
     """Σ̂ = σ² I: no products, one number a leaf."""

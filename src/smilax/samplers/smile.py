@@ -5,8 +5,8 @@ Sommer, Diao, Robnik, Seljak and Rügamer, "Can Microcanonical Langevin Dynamics
 gradients; batch noise is the only source of randomness.
 
 Preconditioned form: moving averages m ← 0.99 m + 0.01 g and s² ← 0.99 s² + 0.01 (g − m)²; s is clipped to
-[1e-2, 1e4] and divided by its root mean square; x moves by ε u/s and momenta u see g/s. In the velocity form used here
-v = u/s and M = diag(s²); the momentum u is kept when s changes.
+[1e-2, 1e4] and divided by its root mean square; x moves by ε u/s and momenta u see g/s. In terms of the velocity
+v = u/s that is M = diag(s²); the momentum u is kept when s changes.
 
 Departures from the paper's reference implementation, each because the other way is a fault: the velocity starts
 uniform on the sphere and not at zero; m is carried over, so that s is a standard deviation; non-finite steps are
@@ -78,22 +78,26 @@ class NoiseScale(NamedTuple):
     def sample(self, key: jax.Array, like: Any) -> Any:
         return self.velocity(trees.normal_like(key, like))
 
-    def momentum(self, velocity: Any) -> Any:
-        """u = s v."""
-        return jax.tree.map(lambda v, square: v * jnp.sqrt(square), velocity, self.squares())
+    def whiten(self, gradient: Any) -> Any:
+        """g/s."""
+        return self._divided(gradient)
 
     def velocity(self, momentum: Any) -> Any:
-        """v = u / s."""
-        return jax.tree.map(lambda u, square: u / jnp.sqrt(square), momentum, self.squares())
+        """v = u/s."""
+        return self._divided(momentum)
+
+    def _divided(self, tree: Any) -> Any:
+        return jax.tree.map(lambda x, square: x * jax.lax.rsqrt(square), tree, self.squares())
 
     def after(self, gradient: Any, valid: jax.Array, floor: float) -> "NoiseScale":
         """With one more gradient, if it is valid; `floor` is the least s against its root mean square."""
-        w = jnp.where(valid, MOVING_WEIGHT, jnp.zeros_like(self.gain))
-        # An invalid gradient is replaced first: no weight, not even zero, makes a NaN harmless.
-        gradient = trees.where(valid, gradient, self.mean)
-        # With m + w (g - m) a chain differed in its last bit with the number of chains beside it.
-        mean = jax.tree.map(lambda m, g: (1 - w) * m + w * g, self.mean, gradient)
-        variance = jax.tree.map(lambda s, m, g: (1 - w) * s + w * (g - m) ** 2, self.variance, mean, gradient)
+        w = MOVING_WEIGHT
+        # No weight, not even zero, makes a NaN harmless. With m + w (g - m) a chain differed in its last bit with the
+        # number of chains beside it.
+        mean = jax.tree.map(lambda m, g: jnp.where(valid, (1 - w) * m + w * g, m), self.mean, gradient)
+        variance = jax.tree.map(
+            lambda s, m, g: jnp.where(valid, (1 - w) * s + w * (g - m) ** 2, s), self.variance, mean, gradient
+        )
         typical = trees.total(_bounded(variance, self.low)) / trees.size(mean)
         return NoiseScale(mean, variance, jnp.maximum(SCALE_RANGE[0] ** 2, floor**2 * typical), 1 / typical)
 
@@ -108,7 +112,7 @@ class SmileState(NamedTuple):
 
     Attributes:
         params: position.
-        velocity: vᵀMv = 1.
+        momentum: u = s v, uᵀu = 1.
         gradient: the last step's last gradient, used by the next step's first kick; zeros before the first step.
         scale: the preconditioner, or None.
         tuner: energy moments and step size, or None.
@@ -116,7 +120,7 @@ class SmileState(NamedTuple):
     """
 
     params: Any
-    velocity: Any
+    momentum: Any
     gradient: Any
     scale: NoiseScale | None
     tuner: QuantileState | None
@@ -141,7 +145,7 @@ def _smile(
         count, one = jnp.zeros((), jnp.int32), jnp.ones((), dtype)
         return SmileState(
             params=params,
-            velocity=draw_velocity(key, params, Identity()),
+            momentum=draw_velocity(key, params, Identity()),
             gradient=zeros,
             scale=NoiseScale(zeros, ones, jnp.asarray(SCALE_RANGE[0] ** 2, dtype), one) if preconditioned else None,
             tuner=quantile_init(step_size_at(count).astype(dtype)) if rule else None,
@@ -151,32 +155,25 @@ def _smile(
     def advance(state, batch, adapt):
         dtype = jnp.result_type(*jax.tree.leaves(state.params))
         eps = state.tuner.step_size if rule else step_size_at(state.num_steps).astype(dtype)
-        geometry = state.scale if preconditioned else Identity()
+        # The dynamics hold uᵀu at one as long as there is noise; with all data in the batch rounding would win.
+        norm = jnp.sqrt(trees.dot(state.momentum, state.momentum)) if preconditioned else 1.0
         moved = kick_first(
             lambda params: posterior.value_and_grad(params, batch),
             state.params,
-            state.velocity,
+            state.momentum,
             state.gradient,
-            geometry,
+            state.scale if preconditioned else Identity(),
             eps,
+            norm,
         )
         if rule:
             tuner, accepted = quantile_update(rule, state.tuner, moved.energy_error, moved.valid, adapt)
         else:
             tuner, accepted = None, moved.valid
-        velocity = trees.where(moved.valid, moved.velocity, jax.tree.map(jnp.negative, state.velocity))
-        scale = state.scale
-        if preconditioned:
-            # The momentum u = s v is kept when s changes. The dynamics hold uᵀu at one as long as there is noise; with
-            # all data in the batch rounding would win.
-            momentum = scale.momentum(velocity)
-            square = trees.dot(momentum, momentum)
-            # Always finite. That the new scale waits for it lets the compiler overwrite the old one: no copy is made.
-            scale = scale.after(moved.gradient, moved.valid & jnp.isfinite(square), scale_floor)
-            velocity = trees.scale(jax.lax.rsqrt(square), scale.velocity(momentum))
+        scale = state.scale.after(moved.gradient, moved.valid, scale_floor) if preconditioned else None
         state = SmileState(
             params=trees.where(accepted, moved.params, state.params),
-            velocity=velocity,
+            momentum=trees.where(moved.valid, moved.velocity, jax.tree.map(jnp.negative, state.momentum)),
             gradient=trees.where(accepted, moved.gradient, state.gradient),
             scale=scale,
             tuner=tuner,
