@@ -26,6 +26,17 @@ from smilax.streams import Stream
 ChainMethod = Literal["vectorized", "sequential", "parallel"]
 
 
+def chosen_method(params: Any) -> ChainMethod:
+    """What `chain_method="auto"` stands for, given one chain's parameters or their shapes.
+
+    Sequential on CPU if there is a convolution, that is a leaf of three dimensions or more; else vectorised. Kernels
+    that differ between chains make one grouped convolution, which costs more than one convolution after another;
+    of perceptrons neither way is faster (benchmarks/chain_method.py). Accelerators need the width of many chains.
+    """
+    convolutional = any(len(jnp.shape(leaf)) > 2 for leaf in jax.tree.leaves(params))
+    return "sequential" if convolutional and jax.default_backend() == "cpu" else "vectorized"
+
+
 class ChainKeys(NamedTuple):
     """The two roots from which a chain's keys of step t are folded."""
 

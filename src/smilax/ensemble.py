@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from smilax.bnn import NetworkPosterior
-from smilax.chains import group_indices, num_groups
+from smilax.chains import chosen_method, group_indices, num_groups
 from smilax.checks import check_finite
 from smilax.compiling import compiled
 from smilax.data import Batches, check_batch_size, on_device
@@ -65,8 +65,8 @@ def train_ensemble(
 ) -> Any:
     """Trains networks from independent starts: a deep ensemble, and the warm start of as many chains.
 
-    All members run in one compiled program, each with its own initialisation and its own order of the data; small
-    models on CPU use all cores. Member k is the same whatever the number of members. With validation data a member
+    All members run in one compiled program, vectorised (convolutional networks on CPU: one member after another), each
+    with its own initialisation and its own order of the data; small models on CPU use all cores. Member k is the same whatever the number of members. With validation data a member
     stops once its validation log likelihood has not risen for `patience` epochs, and its best parameters are kept.
     Where the likelihood learns parameters of its own, they are finally set to those of largest likelihood for the
     residuals on the training data.
@@ -133,8 +133,9 @@ def train_ensemble(
         params = pack(params) if packing and packable(params) else params
         return trainer.init(member_key, params, index >= num_members)
 
-    num_params = size(jax.eval_shape(starts, key, jnp.zeros(1, jnp.int32)))
-    groups = group_indices(num_members, num_groups(num_members, num_params, "vectorized"), "vectorized")
+    one = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], starts(key, jnp.zeros(1, jnp.int32))))
+    num_params, method = size(one), chosen_method(one)
+    groups = group_indices(num_members, num_groups(num_members, num_params, method), method)
     settings = (batches.num_rows, batches.transform, batch_size, given, patience, objective, valid is not None)
 
     def jitted_start():
@@ -149,7 +150,7 @@ def train_ensemble(
     run_epoch = compiled(
         posterior,
         ("epoch", *settings),
-        lambda: jax.jit(jax.vmap(trainer.epoch, in_axes=(0, None, None, None)), donate_argnums=0),
+        lambda: jax.jit(trainer.epochs(method), donate_argnums=0),
         states[0], data, valid, jnp.zeros((), jnp.int32),
         quick=num_params <= PACKING_LIMIT,
     )  # fmt: skip
@@ -191,6 +192,12 @@ class _Trainer:
         # Two copies, because the state is donated and a buffer can be given away only once.
         best = jax.tree.map(jnp.copy, params)
         return _Member(key, params, self.optimizer.init(params), best, score, none, stopped, none)
+
+    def epochs(self, method):
+        """`epoch` of several members."""
+        if method == "vectorized":
+            return jax.vmap(self.epoch, in_axes=(0, None, None, None))
+        return lambda members, *rest: jax.lax.map(lambda member: self.epoch(member, *rest), members)
 
     def loss(self, params, batch):
         if self.objective == "posterior":

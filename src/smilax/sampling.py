@@ -5,14 +5,14 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from smilax import trees
-from smilax.chains import ChainMethod
+from smilax.chains import ChainMethod, chosen_method
 from smilax.data import Batches, as_batches, check_batch_size
 from smilax.interrupts import Interrupt
 from smilax.meshes import ShardParams, check_mesh
@@ -41,7 +41,7 @@ def sample(
     num_samples: int,
     thinning: int = 1,
     batch_size: int | None = None,
-    chain_method: ChainMethod = "vectorized",
+    chain_method: ChainMethod | Literal["auto"] = "auto",
     mesh: Mesh | None = None,
     shard_params: ShardParams | None = None,
     store: str | Path | Store | None = None,
@@ -73,8 +73,9 @@ def sample(
         num_samples: steps after warm-up; every `thinning`-th of them is kept.
         thinning: steps per draw.
         batch_size: B; None takes all rows at each step.
-        chain_method: `"vectorized"`; `"sequential"` (one chain after another inside one compiled program); or
-            `"parallel"`, over several devices (docs/devices.md).
+        chain_method: `"vectorized"`; `"sequential"` (one chain after another inside one compiled program);
+            `"parallel"`, over several devices (docs/devices.md); or `"auto"`, which is sequential for convolutions on
+            CPU and vectorised else.
         mesh: the devices of parallel chains: axis "chain" for chains, "data" for the rows of each batch, of which B has
             to be a multiple; either may be missing. None takes all devices, along "data" as far as chains are too few.
         shard_params: `shard_params(path, leaf) -> jax.sharding.PartitionSpec` for the dimensions of one chain's leaf,
@@ -127,6 +128,8 @@ def sample(
         if algorithm.posterior is not None:
             check_density(algorithm.posterior, params, batches.first(batch_size))
     num_params = trees.size(params) // num_chains
+    if chain_method == "auto":
+        chain_method = chosen_method(jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], params)))
     if chain_method == "parallel":
         mesh = check_mesh(mesh, num_chains, batch_size, shard_params)
     if progress_bar:
@@ -172,8 +175,8 @@ def check_setting(algorithm: Any, data: Any, batch_size: int | None, chain_metho
     """Batches and batch size, after checks of everything that does not depend on the parameters."""
     if not isinstance(algorithm, SamplingAlgorithm):
         raise TypeError(f"algorithm must be a SamplingAlgorithm, e.g. sx.psmile(posterior), got {algorithm!r}")
-    if chain_method not in ("vectorized", "sequential", "parallel"):
-        raise ValueError(f'chain_method must be "vectorized", "sequential" or "parallel", got {chain_method!r}')
+    if chain_method not in ("auto", "vectorized", "sequential", "parallel"):
+        raise ValueError(f'chain_method must be "auto", "vectorized", "sequential" or "parallel", got {chain_method!r}')
     batches = as_batches(data)
     batch_size = check_batch_size(batch_size, batches)
     if algorithm.config.get("batches") == "full" and batch_size != batches.num_rows:

@@ -68,7 +68,7 @@ class Run(Section):
     num_samples: PositiveInt = Field(10_000, description="steps after it")
     thinning: PositiveInt = Field(10, description="steps per draw that is kept")
     batch_size: PositiveInt | Literal["full"] = Field(256, description='rows per step, or "full"')
-    chain_method: Literal["vectorized", "sequential", "parallel"] = "vectorized"
+    chain_method: Literal["auto", "vectorized", "sequential", "parallel"] = "auto"
 
 
 class Output(Section):
