@@ -56,18 +56,33 @@ CASES = {
 }  # fmt: skip
 
 
-def seconds(run, steps):
-    start = time.perf_counter()
-    run(steps)
-    return time.perf_counter() - start
+class Comparison:
+    """One posterior, sampler, batch size and number of chains, run by either method."""
 
+    def __init__(self, algorithm, data, params, batch_size, chains):
+        self.arguments = (jax.random.key(0), algorithm, data, params)
+        self.settings = {"num_chains": chains, "batch_size": batch_size, "num_warmup": 0, "thinning": THINNING}
+        self.chains = chains
 
-def calibrated(run):
-    """A number of steps of about `SECONDS`, whose program is compiled by then."""
-    run(THINNING)
-    steps = THINNING * max(1, int(SECONDS / seconds(run, THINNING)))
-    run(steps)
-    return steps
+    def seconds(self, method, steps):
+        start = time.perf_counter()
+        sx.sample(*self.arguments, num_samples=steps, chain_method=method, progress_bar=False, **self.settings)
+        return time.perf_counter() - start
+
+    def calibrated(self, method):
+        """A number of steps of about `SECONDS`, whose program is compiled by then."""
+        self.seconds(method, THINNING)
+        steps = THINNING * max(1, int(SECONDS / self.seconds(method, THINNING)))
+        self.seconds(method, steps)
+        return steps
+
+    def rates(self):
+        steps = {method: self.calibrated(method) for method in METHODS}
+        rates = {method: [] for method in METHODS}
+        for _ in range(REPEATS):
+            for method in METHODS:
+                rates[method].append(steps[method] * self.chains / self.seconds(method, steps[method]))
+        return [median(rates[method]) for method in METHODS]
 
 
 def main():
@@ -80,24 +95,7 @@ def main():
         params = start[0] if start else posterior.init(jax.random.key(0))
         for label, algorithm in (("psmile", sx.psmile(posterior, 1e-4)), ("ismile", sx.ismile(posterior))):
             for chains in counts:
-
-                def runner(method, algorithm=algorithm, chains=chains):
-                    def run(steps):
-                        sx.sample(
-                            jax.random.key(0), algorithm, data, params, num_chains=chains, num_warmup=0,
-                            num_samples=steps, thinning=THINNING, batch_size=batch_size, chain_method=method,
-                            progress_bar=False,
-                        )  # fmt: skip
-
-                    return run
-
-                runs = {method: runner(method) for method in METHODS}
-                steps = {method: calibrated(run) for method, run in runs.items()}
-                rates = {method: [] for method in METHODS}
-                for _ in range(REPEATS):
-                    for method, run in runs.items():
-                        rates[method].append(steps[method] * chains / seconds(run, steps[method]))
-                one, other = (median(rates[method]) for method in METHODS)
+                one, other = Comparison(algorithm, data, params, batch_size, chains).rates()
                 print(f"{name:28} {label:8} {chains:6} {one:11,.0f} {other:11,.0f} {other / one:6.2f}", flush=True)
 
 

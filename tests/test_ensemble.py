@@ -8,7 +8,7 @@ from smilax.bnn import bnn
 from smilax.data import Batches
 from smilax.ensemble import train_ensemble
 from smilax.likelihoods import Categorical, Gaussian, StudentT
-from smilax.models import mlp
+from smilax.models import lenet, mlp
 from smilax.posterior import Posterior
 from smilax.priors import Flat, Normal
 
@@ -89,6 +89,22 @@ def test_members_differ_and_do_not_depend_on_their_number(key):
         members, other = train(number)
         assert same(members, jax.tree.map(lambda leaf, n=number: leaf[:n], five))
         np.testing.assert_array_equal(other.valid_loss, history.valid_loss[:number])
+
+
+@pytest.mark.once
+def test_members_with_convolutions_train_as_they_would_alone(key):
+    # One after another on CPU; each gets what a member alone gets.
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, (40, 12, 12)).astype(np.uint8), rng.integers(0, 3, 40).astype(np.int32)
+    posterior = bnn(lenet(3, image_size=12), Categorical(), Normal(), 40)
+
+    def train(number):
+        return train_ensemble(key, posterior, data, data, num_members=number, max_epochs=2, batch_size=16)
+
+    three = train(3)
+    assert same(train(1), jax.tree.map(lambda leaf: leaf[:1], three))
+    kernels = three["network"].convolutions[0].weight
+    assert len(np.unique(kernels[:, 0, 0, 0, 0])) == 3
 
 
 @pytest.mark.once

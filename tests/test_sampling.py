@@ -52,7 +52,7 @@ def test_shapes_and_records():
     assert result.info.energy_error.shape == (3, 12)
     assert result.warmup_info.step_size.shape == (3, 60)
     assert result.state.step == 60 + 84
-    assert result.state.chains.velocity.buffer.shape == (3, 4)
+    assert result.state.chains.momentum.buffer.shape == (3, 4)
     assert not result.interrupted
     assert result.config["algorithm"]["name"] == "psmile"
     # What a chain draws is where it was, and its log density is the one reported.
@@ -65,6 +65,25 @@ def test_a_chain_is_the_same_alone_and_among_others(method):
     for num_chains in (1, 2):
         assert same(run(num_chains, chain_method=method), reference, num_chains)
     assert not np.array_equal(reference.draws["w"][0], reference.draws["w"][1])
+
+
+def test_chains_with_convolutions_take_turns_on_a_cpu():
+    assert run(2).config["chain_method"] == "vectorized"
+    posterior = sx.Posterior(
+        lambda p: -0.5 * jnp.sum(p["kernel"] ** 2), lambda p, x: -0.5 * (x - jnp.sum(p["kernel"])) ** 2, 8
+    )
+    start = {"kernel": jnp.zeros((2, 2, 1, 3))}
+    settings = {"num_warmup": 2, "num_samples": 3, "batch_size": 4, "progress_bar": False}
+    both = [
+        sx.sample(jax.random.key(0), sx.psmile(posterior), jnp.arange(8.0), start, num_chains=2, **settings, **method)
+        for method in ({}, {"chain_method": "sequential"})
+    ]
+    expected = "sequential" if jax.default_backend() == "cpu" else "vectorized"
+    assert both[0].config["chain_method"] == expected
+    assert both[0].config == both[1].config
+    assert same(*both, 2)
+    with pytest.raises(ValueError, match='"auto", "vectorized", "sequential" or "parallel"'):
+        run(chain_method="quick")
 
 
 @pytest.mark.parametrize("method", ["vectorized", "sequential"])

@@ -66,8 +66,9 @@ def train_ensemble(
     """Trains networks from independent starts: a deep ensemble, and the warm start of as many chains.
 
     All members run in one compiled program, vectorised (convolutional networks on CPU: one member after another), each
-    with its own initialisation and its own order of the data; small models on CPU use all cores. Member k is the same whatever the number of members. With validation data a member
-    stops once its validation log likelihood has not risen for `patience` epochs, and its best parameters are kept.
+    with its own initialisation and its own order of the data; small models on CPU use all cores. Member k is the same
+    whatever the number of members. With validation data a member stops once its validation log likelihood has not
+    risen for `patience` epochs, and its best parameters are kept.
     Where the likelihood learns parameters of its own, they are finally set to those of largest likelihood for the
     residuals on the training data.
 
