@@ -53,7 +53,7 @@ def states(geometry, damping=None, chains=2):
         state = SmileState(params, None, None, scale, None, None)
     else:
         state = IsmileState(
-            params, None, geometry, jnp.ones(()), [jnp.asarray(x) for x in damping], None, None, None, None
+            params, None, geometry, jnp.ones(()), [jnp.asarray(x) for x in damping], None, None, None, None, None
         )
     return jax.tree.map(lambda x: jnp.stack([x] * chains), state)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from smilax import trees
+from smilax.bnn import NetworkPosterior
 from smilax.conditional import when
 from smilax.friction import matched_friction
 from smilax.geometry.choice import NAMES, noise_estimate
@@ -18,7 +19,8 @@ from smilax.microcanonical import LAMBDA, draw_velocity, drift, drift_first, nor
 from smilax.noise import half_batch_gradients, rows
 from smilax.packing import spread, unpack
 from smilax.posterior import Posterior
-from smilax.samplers.base import SamplingAlgorithm, check_params, check_positive
+from smilax.samplers.base import SamplingAlgorithm, check_number, check_params, check_positive
+from smilax.samplers.descent import descend, descent_init
 from smilax.samplers.ismile_state import IsmileInfo, IsmileState
 from smilax.tuning import VarianceRule, variance_init, variance_update
 
@@ -36,6 +38,8 @@ LONE_ROW_SHARE = 4.0
 # Fractions of warm-up at which the geometry is factored; bases are chosen anew up to `LAST_ROTATION`.
 FACTORED_AT = (0.002, 0.005, 0.01, 0.02, 0.04, 0.07, 0.11, 0.16, 0.22, 0.3, 0.4, 0.5, 0.6, 0.7)
 LAST_ROTATION = 0.45
+# The share of a network's warm-up that goes into climbing the log posterior.
+DESCENT = 0.2
 # Power of the step number with which noise draws are weighted: early ones, from the transient, fade.
 WEIGHT_POWER = 2
 
@@ -56,6 +60,7 @@ def ismile(
     rank: int = 16,
     friction: bool = True,
     matched_noise: bool = True,
+    descent: float | None = None,
 ) -> SamplingAlgorithm:
     """ismile: right under gradient noise of any covariance, and no step size to choose.
 
@@ -63,7 +68,8 @@ def ismile(
     forward-mode derivative of the batch's log likelihood; and noise is added so that the geometry is no source of
     anisotropy itself.
 
-    Warm-up learns the mass matrix from half-batch gradient differences and the step size from two limits: batch noise
+    Warm-up of a network begins with a descent: for a fifth of its steps an optimiser climbs the log posterior, one
+    gradient a step. What follows learns the mass matrix from half-batch gradient differences and the step size from two limits: batch noise
     (in closed form) and curvature (by the variance of the same-batch energy error). Both
     are then frozen, and sampling is a fixed Markov kernel. Where batch noise alone would forget a velocity more slowly
     than the posterior is wide, explicit Langevin noise adds the rest; with all data in each batch this is MCLMC.
@@ -88,6 +94,9 @@ def ismile(
         friction: whether each step's friction matches its own noise; without, noise that the geometry does not express
             makes variances wrong.
         matched_noise: whether noise is added so that with exact Σ̂ all noise is isotropic.
+        descent: share of warm-up that goes into climbing the log posterior (Adafactor, its rate falling to zero), in
+            [0, 1). None: 0.2 for a posterior of `sx.bnn`, else 0, as the mode of a hierarchical model is no place to
+            start from. A chain that has been warmed up before does not descend again.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -110,6 +119,11 @@ def ismile(
     for name, optional in (("target_eevpd", target_eevpd), ("step_size", step_size)):
         if optional is not None:
             check_positive(name, optional)
+    if descent is None:
+        descent = DESCENT if isinstance(posterior, NetworkPosterior) else 0.0
+    check_number("descent", descent)
+    if not 0 <= descent < 1:
+        raise ValueError(f"descent must be in [0, 1), got {descent!r}")
     replacement = replacement or endless
     rule = VarianceRule(target=(accuracy / CURVATURE) ** 3 if target_eevpd is None else target_eevpd)
 
@@ -150,6 +164,7 @@ def ismile(
             tuner=variance_init(jnp.asarray(initial_step_size if step_size is None else step_size, dtype)),
             num_steps=jnp.zeros((), jnp.int32),
             factored=jnp.zeros((), jnp.int32),
+            descent=descent_init(params) if descent else None,
         )
 
     def limits(state, batch):
@@ -248,7 +263,37 @@ def ismile(
             factored=state.factored + 1,
         )
 
+    def climb(carry, batch, progress):
+        state, info = carry
+        density, gradient = posterior.value_and_grad(state.params, batch)
+        # Until the first step of the dynamics the velocity is free to hold the momentum.
+        optimizer, momentum, params = descend(state.descent, state.velocity, state.params, gradient, progress)
+        state = state._replace(params=params, velocity=momentum, descent=optimizer)
+        return state, info._replace(log_density=density.total)
+
     def warmup(key, state, batch, fraction):
+        if not descent:
+            return adapt(key, state, batch, fraction)
+        fresh = state.num_steps == 0
+        climbing = fresh & (fraction < descent)
+        eps = jnp.exp(state.tuner.log_step)
+        zero, one = jnp.zeros_like(eps), jnp.ones_like(eps)
+        info = IsmileInfo(zero, zero, eps, one, zero, zero, zero)
+        carry = when(climbing, climb, (state, info), batch, fraction / descent)
+
+        def go_on(carry, key, batch, fraction):
+            state, _ = carry
+            start = jax.random.fold_in(key, 2)
+            velocity = when(
+                state.num_steps == 0,
+                lambda velocity, key, *rest: draw_velocity(key, *rest),
+                state.velocity, start, state.params, state.geometry,
+            )  # fmt: skip
+            return adapt(key, state._replace(velocity=velocity), batch, fraction)
+
+        return when(~climbing, go_on, carry, key, batch, jnp.maximum(fraction - descent, 0) / (1 - descent))
+
+    def adapt(key, state, batch, fraction):
         eps = jnp.exp(state.tuner.log_step)
         dtype = eps.dtype
         state, info, accepted, draw = advance(key, state, batch, eps, True)
@@ -298,6 +343,7 @@ def ismile(
             "rank": rank,
             "friction": bool(friction),
             "matched_noise": bool(matched_noise),
+            "descent": float(descent),
             "batches": "independent",
         },
         posterior=posterior,

@@ -43,6 +43,7 @@ class IsmileState(NamedTuple):
         tuner: step size and energy moments.
         num_steps: warm-up steps taken.
         factored: how often the geometry has been factored.
+        descent: the optimiser of the descent, or None.
     """
 
     params: Any
@@ -54,3 +55,4 @@ class IsmileState(NamedTuple):
     tuner: VarianceState
     num_steps: jax.Array
     factored: jax.Array
+    descent: Any
