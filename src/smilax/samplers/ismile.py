@@ -68,11 +68,11 @@ def ismile(
     forward-mode derivative of the batch's log likelihood; and noise is added so that the geometry is no source of
     anisotropy itself.
 
-    Warm-up of a network begins with a descent: for a fifth of its steps an optimiser climbs the log posterior, one
-    gradient a step. What follows learns the mass matrix from half-batch gradient differences and the step size from two limits: batch noise
-    (in closed form) and curvature (by the variance of the same-batch energy error). Both
-    are then frozen, and sampling is a fixed Markov kernel. Where batch noise alone would forget a velocity more slowly
-    than the posterior is wide, explicit Langevin noise adds the rest; with all data in each batch this is MCLMC.
+    Warm-up of a network begins with a descent: for a fifth of its steps an optimiser climbs the log posterior, at one
+    gradient a step. What follows learns the mass matrix from half-batch gradient differences and the step size from two
+    limits: batch noise (in closed form) and curvature (by the variance of the same-batch energy error). Both are then
+    frozen, and sampling is a fixed Markov kernel. Where batch noise alone would forget a velocity more slowly than the
+    posterior is wide, explicit Langevin noise adds the rest; with all data in each batch this is MCLMC.
 
     Batches must be independent from step to step; shuffled epochs are refused by `sample`.
 
