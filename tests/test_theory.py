@@ -506,3 +506,25 @@ def test_published_sampler_under_fisher_noise_loses_the_shape_of_the_posterior()
     values, errors = groups.mean(0), groups.std(0, ddof=1) / chains**0.5
     print(f"variances {values} ± {errors}; the posterior's {1 / OMEGA}")
     assert (np.abs(values - 1) < 4 * errors + 0.03).all()
+
+
+@pytest.mark.parametrize(("friction", "low", "high"), [(False, 0.95, 1.2), (True, 0.65, 0.85)])
+def test_a_chain_relaxes_at_the_pace_of_newton_steps_of_two_batches_in_the_data(friction, low, high):
+    rng = np.random.default_rng(0)
+    n, d, batch_size = 8000, 40, 8
+    x = rng.normal(size=(n, d)) @ (np.eye(d) + 0.5 * rng.normal(size=(d, d)) / d**0.5)
+    y = x @ rng.normal(size=d) + rng.normal(size=n)
+    posterior = sx.Posterior(
+        lambda w: -0.5 * jnp.sum(w**2), lambda w, batch: -0.5 * (batch[1] - batch[0] @ w) ** 2, num_data=n
+    )
+    mode = np.linalg.solve(x.T @ x + np.eye(d), x.T @ y)
+    # As from an endless source: the limit for rows that stand alone would keep L_eff near R.
+    data = sx.Batches((x.astype(np.float32), y.astype(np.float32)), replacement=True)
+    draws = sx.sample(
+        jax.random.key(0), sx.ismile(posterior, endless=True, friction=friction), data, jnp.asarray(mode, F32),
+        num_chains=4, num_warmup=4000, num_samples=30_000, thinning=50, batch_size=batch_size, progress_bar=False,
+    ).draws.astype(float)  # fmt: skip
+    draws -= draws.mean((0, 1))
+    for lag in (3, 6):
+        correlation = np.mean(np.mean(draws[:, lag:] * draws[:, :-lag], (0, 1)) / np.mean(draws**2, (0, 1)))
+        assert low < -np.log(correlation) / (50 * lag) / (2 * batch_size / n) < high
