@@ -40,7 +40,8 @@ runs; the same rows, one for each seed, are in [results.csv](results.csv).
   chains. Cells are means over the seeds, ± standard deviations.
 - **LPPD** is the log predictive density of a test row (of text: of a character) under the mixture of all draws and
   chains, in nats. **Lost** counts chains that are no longer finite. **Gradients** are those of one chain, of
-  mini-batches but for `mile`, whose batch is all rows. **Seconds** are of all chains, without warm start.
+  mini-batches but for `mile`, whose batch is all rows. **Seconds** are of all chains, without warm start; many
+  runs shared the cores with others, so that they say little.
 - **epochs** are shuffled epochs, as published; **independent** batches are drawn afresh at each step, as the theory
   asks.
 - Runs of the size *small* have fewer rows, chains or steps, or a smaller network, as said: their numbers are no

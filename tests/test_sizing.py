@@ -1,5 +1,6 @@
 """`sx.estimate` says what a run takes, and the run takes it."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -25,6 +26,13 @@ def test_what_is_said_of_a_stored_run_is_what_it_takes(tmp_path, key):
     assert (said.num_params, said.num_chains, said.num_draws) == (7, 3, 15)
     assert np.asarray(result.draws["mean"]).nbytes == said.disk_bytes == 3 * 15 * 7 * 4
     assert said.gradients == 3 * 80 * 2
+
+
+def test_a_descent_takes_one_gradient_a_step():
+    posterior = sx.bnn(sx.models.mlp(7, 1, hidden=(3,)), sx.likelihoods.Gaussian(), sx.priors.Normal(), num_data=30)
+    for descent, gradients in ((0.2, 480 - 3 * 4), (0.21, 480 - 3 * 5), (0.0, 480)):
+        said = sx.estimate(sx.ismile(posterior, descent=descent), posterior.init(jax.random.key(0)), **LENGTHS)
+        assert said.gradients == gradients
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a run will take: draws, bytes, gradients."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,11 +97,13 @@ def estimate(
     num_chains = check_count("num_chains", num_chains, 1)
     options = Store(store) if isinstance(store, (str, Path)) else store
     draws = lengths.sampling_steps // lengths.thinning
-    state, gradients, open_ended = shapes, 2, False
+    state, gradients, open_ended, descent = shapes, 2, False, 0
     if isinstance(algorithm, SamplingAlgorithm):
         state = jax.eval_shape(algorithm.init, jax.random.key(0), shapes)
         open_ended = algorithm.config["name"] in OPEN_ENDED
         gradients = 1 if open_ended or algorithm.config["name"] in SINGLE_GRADIENT else 2
+        # One gradient a step.
+        descent = math.ceil(algorithm.config.get("descent", 0) * num_warmup)
     kept = num_chains * draws * bytes_per_draw(shapes, options)
     return Estimate(
         num_params=trees.size(shapes),
@@ -108,7 +111,7 @@ def estimate(
         num_draws=draws,
         disk_bytes=0 if options is None else kept,
         memory_bytes=num_chains * _bytes(state) + (kept if options is None else 0),
-        gradients=gradients * num_chains * (num_warmup + lengths.sampling_steps),
+        gradients=num_chains * (gradients * (num_warmup + lengths.sampling_steps) - descent),
         at_least=open_ended,
     )
 
