@@ -10,7 +10,7 @@ import smilax as sx
 from smilax.packing import pack, unpack
 from smilax.samplers.descent import MOMENTUM, RATE, descend, descent_init
 from smilax.samplers.ismile import DESCENT
-from smilax.trees import size
+from smilax.trees import dot, size
 
 pytestmark = pytest.mark.once
 N, D, SIGMA = 300, 4, 0.5
@@ -70,9 +70,19 @@ def test_a_chain_that_is_warm_does_not_descend_again(key):
     first = sample(algorithm, regression().init(key), 400, 50, num_chains=2)
     again = sample(algorithm, first, 400, 50)
     for state in (first.state.chains, again.state.chains):
-        np.testing.assert_array_equal(state.descent[0].count, [80, 80])
+        np.testing.assert_array_equal(state.descent.optimizer[0].count, [80, 80])
     np.testing.assert_array_equal(first.state.chains.num_steps, [320, 320])
     np.testing.assert_array_equal(again.state.chains.num_steps, [720, 720])
+
+
+@pytest.mark.parametrize("num_warmup", [0, 1, 3])
+def test_a_chain_always_has_a_velocity(num_warmup, key):
+    # Of one step of warm-up all is descent; of three the first is.
+    algorithm = sx.ismile(regression(), geometry="diagonal", descent=0.3)
+    state = algorithm.init(key, regression().init(key))
+    for t in range(num_warmup):
+        state, _ = algorithm.warmup(key, state, (X, Y), jnp.asarray(t / num_warmup, jnp.float32))
+    np.testing.assert_allclose(state.geometry.quadratic(state.velocity), 1, rtol=1e-5)
 
 
 def test_only_networks_descend_unless_told_to():
@@ -101,26 +111,27 @@ def test_steps_are_those_of_adafactor_with_momentum():
         momentum=MOMENTUM,
     )  # fmt: skip
     theirs, state = params, library.init(params)
-    ours, momentum, optimizer = params, jax.tree.map(jnp.ones_like, params), descent_init(params)
+    ours, direction, descent = params, jax.tree.map(jnp.ones_like, params), descent_init(params)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         for number, gradient in enumerate(gradients):
             update, state = library.update(jax.tree.map(jnp.negative, gradient), state, theirs)
             theirs = optax.apply_updates(theirs, update)
-            optimizer, momentum, ours = descend(optimizer, momentum, ours, gradient, jnp.asarray(number / 4))
+            descent, direction, ours = descend(descent, direction, ours, gradient, jnp.asarray(number / 4))
+            np.testing.assert_allclose(dot(direction, direction), 1, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
     # Second moments of a matrix are its rows' and its columns': no array of its size.
-    assert size(optimizer) < 5 + 3 + 3 + 10
+    assert size(descent) < 5 + 3 + 3 + 10
 
 
 def test_packed_parameters_take_the_same_steps():
     params, gradients = problem(1)
     progress = jnp.asarray(0.3)
     ones = jax.tree.map(jnp.ones_like, params)
-    optimizer, momentum, moved = descend(descent_init(params), ones, params, gradients[0], progress)
+    descent, direction, moved = descend(descent_init(params), ones, params, gradients[0], progress)
     packed = pack(params)
     other, pushed, there = descend(descent_init(packed), pack(ones), packed, pack(gradients[0]), progress)
-    for a, b in ((moved, unpack(there)), (momentum, unpack(pushed)), (optimizer, other)):
+    for a, b in ((moved, unpack(there)), (direction, unpack(pushed)), (descent, other)):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), a, b)
 
 

@@ -5,12 +5,13 @@ rate, about 2B/N of a Newton step (docs/theory.md): right for sampling, slow for
 starts high and falls to nothing gets there in a fraction of the steps.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from smilax import trees
 from smilax.packing import repack, unpack
 
 # Adafactor (Shazeer and Stern 2018): second moments by rows and columns, no second copy of the parameters; and rates
@@ -23,39 +24,55 @@ _scaled = optax.chain(
 )
 
 
-def descent_init(params: Any) -> Any:
-    """The optimiser before its first step."""
-    return _scaled.init(jax.tree.leaves(unpack(params)))
+class Descent(NamedTuple):
+    """State of the descent, beside the parameters and the direction.
+
+    Attributes:
+        optimizer: second moments of the gradient.
+        length: of the momentum, shape `()`.
+    """
+
+    optimizer: Any
+    length: jax.Array
 
 
-def descend(optimizer: Any, momentum: Any, params: Any, gradient: Any, progress: jax.Array) -> tuple[Any, Any, Any]:
+def descent_init(params: Any) -> Descent:
+    """The descent before its first step."""
+    leaves = jax.tree.leaves(unpack(params))
+    return Descent(_scaled.init(leaves), jnp.zeros((), jnp.result_type(*leaves)))
+
+
+def descend(
+    descent: Descent, direction: Any, params: Any, gradient: Any, progress: jax.Array
+) -> tuple[Descent, Any, Any]:
     """One step up the log posterior, down its negative.
 
     Args:
-        optimizer: from `descent_init` or the step before.
-        momentum: the last step's, a pytree like `params`; of no account in the first step.
+        descent: from `descent_init` or the step before.
+        direction: of the momentum, a pytree like `params` of norm one; it takes the place of a chain's velocity.
         params: where to step from.
         gradient: of the log density. If it is not finite nothing moves.
         progress: from 0 at the first step to 1 at the last, shape `()`; the rate falls as a half cosine.
 
     Returns:
-        The optimiser, the momentum and the parameters.
+        The descent, the direction and the parameters.
     """
     leaves = jax.tree.leaves(unpack(params))
     finite = jnp.isfinite(sum(jnp.sum(jnp.abs(g)) for g in jax.tree.leaves(gradient)))
     # Optax counts on NumPy's promotion; this holds while tracing, and only in this thread.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        updates, after = _scaled.update(jax.tree.leaves(unpack(gradient)), optimizer, leaves)
-    started = optimizer[0].count > 0
+        updates, after = _scaled.update(jax.tree.leaves(unpack(gradient)), descent.optimizer, leaves)
     rate = RATE * 0.5 * (1 + jnp.cos(jnp.pi * progress))
 
-    def pushed(m, u):
-        return MOMENTUM * jnp.where(started, m, 0) + (1 - MOMENTUM) * rate.astype(m.dtype) * u.astype(m.dtype)
+    def pushed(v, u):
+        return MOMENTUM * descent.length * v + (1 - MOMENTUM) * rate.astype(v.dtype) * u.astype(v.dtype)
 
-    pushes = jax.tree.map(pushed, momentum, repack(updates, params))
-    moved = jax.tree.map(jnp.add, params, pushes)
-
-    def keep(new, old):
-        return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
-
-    return keep(after, optimizer), keep(pushes, momentum), keep(moved, params)
+    momentum = jax.tree.map(pushed, direction, repack(updates, params))
+    length = jnp.sqrt(trees.dot(momentum, momentum))
+    moving = finite & (length > 0)
+    inverse = 1 / jnp.where(moving, length, 1)
+    return (
+        jax.tree.map(lambda new, old: jnp.where(moving, new, old), Descent(after, length), descent),
+        jax.tree.map(lambda m, v: jnp.where(moving, m * inverse, v), momentum, direction),
+        jax.tree.map(lambda x, m: jnp.where(moving, x + m, x), params, momentum),
+    )

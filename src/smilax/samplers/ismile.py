@@ -266,9 +266,9 @@ def ismile(
     def climb(carry, batch, progress):
         state, info = carry
         density, gradient = posterior.value_and_grad(state.params, batch)
-        # Until the first step of the dynamics the velocity is free to hold the momentum.
-        optimizer, momentum, params = descend(state.descent, state.velocity, state.params, gradient, progress)
-        state = state._replace(params=params, velocity=momentum, descent=optimizer)
+        # The mass matrix is the identity so far: a direction of norm one is a velocity, and needs no array of its own.
+        progressed, direction, params = descend(state.descent, state.velocity, state.params, gradient, progress)
+        state = state._replace(params=params, velocity=direction, descent=progressed)
         return state, info._replace(log_density=density.total)
 
     def warmup(key, state, batch, fraction):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 
 from smilax.geometry.base import Geometry
+from smilax.samplers.descent import Descent
 from smilax.tuning import VarianceState
 
 
@@ -43,7 +44,7 @@ class IsmileState(NamedTuple):
         tuner: step size and energy moments.
         num_steps: warm-up steps taken.
         factored: how often the geometry has been factored.
-        descent: the optimiser of the descent, or None.
+        descent: state of the descent, or None.
     """
 
     params: Any
@@ -55,4 +56,4 @@ class IsmileState(NamedTuple):
     tuner: VarianceState
     num_steps: jax.Array
     factored: jax.Array
-    descent: Any
+    descent: Descent | None
