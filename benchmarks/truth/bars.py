@@ -93,6 +93,8 @@ def verdicts(results: list[dict[str, Any]]) -> list[Bar]:
     for target in HELD_OUT:
         bars.at_most(target, "ismile", "bias_square", BIAS, bias)
         bars.ratios(target, "ismile", *RATIOS)
+        bars.times_less(target, ("sghmc",), 4, "SGHMC")
+        bars.times_less(target, PSMILES, 10, "pSMILE")
     # The default geometry is kronecker there.
     for target in ("softmax", "softmax_256"):
         bars.median(target, "ismile", 0.9, 1.1)

@@ -138,7 +138,7 @@ def interactions() -> Target:
         "interactions", "Held out: logistic regression with interactions, diabetes",
         "Target above its median; eight standardised features, their squares and products, standardised again, "
         "intercept, prior N(0, 1).",
-        _with_intercept(wide), _signed(y > np.median(y)), _logistic, 48, seeds=2,
+        _with_intercept(wide), _signed(y > np.median(y)), _logistic, 48, by_nuts(16_000), grid_seeds=3,
     )  # fmt: skip
 
 
@@ -149,7 +149,8 @@ def poisson() -> Target:
         "poisson", "Held out: Poisson regression, diabetes",
         "Target divided by 25 and rounded, a count from 1 to 14; log link, standardised features, intercept, prior "
         "N(0, 1).",
-        _with_intercept(x), np.round(y / 25).astype(np.float32), lambda eta, y: y * eta - jnp.exp(eta), 64, seeds=2,
+        _with_intercept(x), np.round(y / 25).astype(np.float32), lambda eta, y: y * eta - jnp.exp(eta), 64,
+        by_nuts(16_000), grid_seeds=3,
     )  # fmt: skip
 
 
@@ -167,7 +168,7 @@ def wine() -> Target:
         "wine", "Held out: softmax regression, wine",
         "Three cultivars, 13 standardised features and an intercept, prior N(0, 1). N = 178, d = 42, B = 32.",
         sx.Posterior(_normal_prior, log_likelihood, len(y)), (x, y), 32,
-        lambda num: np.zeros((num, 14, 3), np.float32), by_nuts(), seeds=2,
+        lambda num: np.zeros((num, 14, 3), np.float32), by_nuts(16_000), grid_seeds=3,
     )  # fmt: skip
 
 
@@ -185,5 +186,5 @@ def student() -> Target:
         "student", "Held out: Student-t regression, diabetes",
         "Four degrees of freedom, learned log scale, standardised features, intercept, prior N(0, 1). N = 442, d = 12, "
         "B = 64.",
-        sx.Posterior(_normal_prior, log_likelihood, len(y)), (x, y), 64, _zeros(x.shape[1] + 1), by_nuts(), seeds=2,
+        sx.Posterior(_normal_prior, log_likelihood, len(y)), (x, y), 64, _zeros(x.shape[1] + 1), by_nuts(16_000), grid_seeds=3,
     )  # fmt: skip

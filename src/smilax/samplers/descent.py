@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from smilax import trees
 from smilax.packing import repack, unpack
@@ -17,11 +16,17 @@ from smilax.packing import repack, unpack
 # Adafactor (Shazeer and Stern 2018): second moments by rows and columns, no second copy of the parameters; and rates
 # relative to the size of a leaf, so that there is none to choose. A leaf of zeros counts as `LEAST_SIZE`.
 RATE, MOMENTUM, LEAST_SIZE = 0.03, 0.9, 0.01
-_scaled = optax.chain(
-    optax.scale_by_factored_rms(min_dim_size_to_factor=2),
-    optax.clip_by_block_rms(1.0),
-    optax.scale_by_param_block_rms(LEAST_SIZE),
-)
+
+
+def _scaled() -> Any:
+    # Optax would be a third of the time that `import smilax` adds to JAX.
+    import optax
+
+    return optax.chain(
+        optax.scale_by_factored_rms(min_dim_size_to_factor=2),
+        optax.clip_by_block_rms(1.0),
+        optax.scale_by_param_block_rms(LEAST_SIZE),
+    )
 
 
 class Descent(NamedTuple):
@@ -39,7 +44,7 @@ class Descent(NamedTuple):
 def descent_init(params: Any) -> Descent:
     """The descent before its first step."""
     leaves = jax.tree.leaves(unpack(params))
-    return Descent(_scaled.init(leaves), jnp.zeros((), jnp.result_type(*leaves)))
+    return Descent(_scaled().init(leaves), jnp.zeros((), jnp.result_type(*leaves)))
 
 
 def descend(
@@ -61,7 +66,7 @@ def descend(
     finite = jnp.isfinite(sum(jnp.sum(jnp.abs(g)) for g in jax.tree.leaves(gradient)))
     # Optax counts on NumPy's promotion; this holds while tracing, and only in this thread.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        updates, after = _scaled.update(jax.tree.leaves(unpack(gradient)), descent.optimizer, leaves)
+        updates, after = _scaled().update(jax.tree.leaves(unpack(gradient)), descent.optimizer, leaves)
     rate = RATE * 0.5 * (1 + jnp.cos(jnp.pi * progress))
 
     def pushed(v, u):
