@@ -186,5 +186,6 @@ def student() -> Target:
         "student", "Held out: Student-t regression, diabetes",
         "Four degrees of freedom, learned log scale, standardised features, intercept, prior N(0, 1). N = 442, d = 12, "
         "B = 64.",
-        sx.Posterior(_normal_prior, log_likelihood, len(y)), (x, y), 64, _zeros(x.shape[1] + 1), by_nuts(16_000), grid_seeds=3,
+        sx.Posterior(_normal_prior, log_likelihood, len(y)), (x, y), 64, _zeros(x.shape[1] + 1), by_nuts(16_000),
+        grid_seeds=3,
     )  # fmt: skip
