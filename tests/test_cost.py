@@ -25,6 +25,7 @@ SAMPLERS = {
     "psmile": lambda: sx.psmile(POSTERIOR),
     "ismile": lambda: sx.ismile(POSTERIOR, geometry="diagonal"),
     "ismile without friction": lambda: sx.ismile(POSTERIOR, geometry="diagonal", friction=False),
+    "ismile, whole batches": lambda: sx.ismile(POSTERIOR, geometry="diagonal", split=False),
 }
 
 
@@ -60,18 +61,26 @@ def loop(name):
     return Cost(jax.jit(run, donate_argnums=0).lower(state, BATCH, 1).compile())
 
 
-# The dynamics need two gradients, friction a forward-mode pass, two thirds of one; the rest is arithmetic over the
-# parameters, which counts for that much because the batch is small. Each bar is some 5 % over what was found.
+# The dynamics need two gradients, of the batch or, in ismile, of half of it; friction takes a forward-mode pass over what
+# the gradients see, two thirds of one where they share it; the rest is arithmetic over the parameters, which
+# counts for that much because the batch is small. Each bar is some 5 % over what was found.
 @pytest.mark.parametrize(
-    ("name", "gradients"), [("smile_naive", 2.2), ("psmile", 2.3), ("ismile", 3.25), ("ismile without friction", 2.6)]
+    ("name", "least", "most"),
+    [
+        ("smile_naive", 2, 2.2),
+        ("psmile", 2, 2.3),
+        ("ismile", 1, 2.25),
+        ("ismile without friction", 1, 1.55),
+        ("ismile, whole batches", 2, 3.25),
+    ],
 )
-def test_a_step_computes_no_more_than_its_gradients(name, gradients):
-    assert 2 < loop(name).flops / gradient().flops < gradients
+def test_a_step_computes_no_more_than_its_gradients(name, least, most):
+    assert least < loop(name).flops / gradient().flops < most
 
 
 # Arrays of the parameters' size read or written in a step, apart from those of its two gradients.
 @pytest.mark.parametrize(
-    ("name", "passes"), [("smile_naive", 34), ("psmile", 57), ("ismile", 80), ("ismile without friction", 68)]
+    ("name", "passes"), [("smile_naive", 34), ("psmile", 57), ("ismile", 77), ("ismile without friction", 60)]
 )
 def test_a_step_moves_no_more_than_it_did(name, passes):
     assert 0 < loop(name).moved - 2 * gradient().moved < passes

@@ -152,7 +152,7 @@ def test_ess_of_an_autoregressive_process(phi):
     values = autoregressive(phi, 4, 20_000)
     assert bulk_ess(values)[0] == pytest.approx(80_000 * (1 - phi) / (1 + phi), rel=0.1)
     assert split_rhat(values)[0] < 1.005
-    rows = {row.name: row for row in convergence_rows(Quantities("parameters", values), steps=800_000)}
+    rows = {row.name: row for row in convergence_rows(Quantities("parameters", values), gradients=1_600_000)}
     assert [row.verdict for row in rows.values()] == ["ok", "ok", "n/a"]
     assert rows["gradients per draw"].value == pytest.approx(1_600_000 / rows["bulk ESS"].value)
 
@@ -292,9 +292,7 @@ def test_a_run_of_ismile_is_in_order_and_its_table_fits(healthy):
     assert diagnosis.ok, str(diagnosis)
     assert diagnosis["noise isotropy"].value == pytest.approx(1, abs=0.05)
     assert diagnosis["noise level"].value == pytest.approx(1, abs=0.1)
-    assert diagnosis["EEVPD"].value == pytest.approx(
-        np.var(result.info.energy_error.astype(np.float64), axis=1, ddof=1).mean() / 5, rel=1e-6
-    )
+    assert "effective" in diagnosis["EEVPD"].text
     for table in (diagnosis, replace(diagnosis, rows=tuple(replace(r, verdict="bad") for r in diagnosis.rows))):
         assert max(len(line) for line in str(table).splitlines()) <= WIDTH
     again = json.loads(json.dumps(diagnosis.to_dict(), allow_nan=False))
@@ -307,9 +305,30 @@ def test_a_run_of_ismile_is_in_order_and_its_table_fits(healthy):
 
 
 @pytest.mark.once
+def test_energy_errors_are_measured_where_the_steps_do_not(healthy):
+    whole = sx.ismile(GAUSSIAN, split=False)
+    result = run(whole)
+    own = sx.diagnose(result, whole, DATA)
+    assert own["EEVPD"].value == pytest.approx(
+        np.var(result.info.energy_error.astype(np.float64), axis=1, ddof=1).mean() / 5, rel=1e-6
+    )
+    silent = result.info._replace(energy_error=np.full_like(result.info.energy_error, np.nan))
+    measured = sx.diagnose(replace(result, info=silent), whole, DATA, num_noise=8192)
+    for quantity in ("value", "effective"):
+        ours, theirs = (d["EEVPD"].details.get(quantity, d["EEVPD"].value) for d in (measured, own))
+        assert ours == pytest.approx(theirs, rel=0.15)
+    # Half the gradients for the same step.
+    halves = sx.diagnose(*healthy, DATA)
+    assert own["gradients per draw"].details["gradients"] == 2 * halves["gradients per draw"].details["gradients"]
+    assert np.isnan(healthy[0].info.energy_error).all()
+
+
+@pytest.mark.once
 def test_what_is_not_given_or_not_there_is_named(healthy):
     result, algorithm = healthy
     alone = sx.diagnose(result)
+    assert alone["EEVPD"].text.endswith("in warm-up")
+    assert alone["EEVPD"].verdict == "ok"
     assert alone["noise isotropy"].text == "needs algorithm and data"
     assert alone["split R-hat"].verdict == "ok"
     # Stopped before the first draw.

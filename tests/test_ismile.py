@@ -7,7 +7,7 @@ import pytest
 
 import smilax as sx
 from smilax.noise import half_batch_gradients
-from smilax.samplers.ismile import INFLATION
+from smilax.samplers.ismile_kernel import INFLATION
 
 pytestmark = pytest.mark.once
 RNG = np.random.default_rng(0)

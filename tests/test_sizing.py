@@ -28,18 +28,27 @@ def test_what_is_said_of_a_stored_run_is_what_it_takes(tmp_path, key):
     assert said.gradients == 3 * 80 * 2
 
 
-def test_a_descent_takes_one_gradient_a_step():
+def test_a_descent_takes_one_gradient_a_step_and_the_search_for_a_step_size_two():
     posterior = sx.bnn(sx.models.mlp(7, 1, hidden=(3,)), sx.likelihoods.Gaussian(), sx.priors.Normal(), num_data=30)
-    for descent, gradients in ((0.2, 480 - 3 * 4), (0.21, 480 - 3 * 5), (0.0, 480)):
-        said = sx.estimate(sx.ismile(posterior, descent=descent), posterior.init(jax.random.key(0)), **LENGTHS)
-        assert said.gradients == gradients
+    params = posterior.init(jax.random.key(0))
+    for descent, gradients in ((0.2, 300 - 3 * 4), (0.21, 300 - 3 * 5), (0.0, 300)):
+        algorithm = sx.ismile(posterior, descent=descent)
+        assert sx.estimate(algorithm, params, **LENGTHS).gradients == gradients
+        assert sx.estimate(algorithm, params, **LENGTHS, batch_size=10).gradients == gradients
+        # Too much of the data for halves: two gradients a step.
+        assert sx.estimate(algorithm, params, **LENGTHS, batch_size=25).gradients == gradients + 3 * 60
+    # After 200 steps one in four takes two.
+    long = sx.estimate(sx.ismile(posterior), params, num_chains=1, num_warmup=1000, num_samples=500)
+    assert long.gradients == 200 + 200 * 2 + 600 + 150 + 500
 
 
 @pytest.mark.parametrize(
     ("make", "gradients", "text"),
     [
         (lambda: sx.sgld(POSTERIOR, 1e-3), 240, "240 gradients"),
-        (lambda: sx.ismile(POSTERIOR), 480, "480 gradients"),
+        (lambda: sx.ismile(POSTERIOR), 300, "300 gradients"),
+        (lambda: sx.ismile(POSTERIOR, split=False), 480, "480 gradients"),
+        (lambda: sx.psmile(POSTERIOR), 480, "480 gradients"),
         (lambda: sx.nuts(POSTERIOR), 240, "at least 240 gradients"),
     ],
 )

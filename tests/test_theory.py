@@ -14,10 +14,11 @@ from smilax.friction import matched_friction
 from smilax.geometry import Identity
 from smilax.geometry.choice import noise_estimate
 from smilax.geometry.dense import Dense
-from smilax.microcanonical import LAMBDA, draw_velocity, drift_first, refresh
+from smilax.microcanonical import LAMBDA, draw_velocity, drift, drift_first, kick, refresh
 from smilax.noise import half_batch_gradients
 from smilax.posterior import LogDensity
-from smilax.samplers.ismile import CURVATURE, INFLATION, RESIDUAL
+from smilax.samplers.ismile import CURVATURE, RESIDUAL
+from smilax.samplers.ismile_kernel import INFLATION, halves_correction
 
 pytestmark = pytest.mark.once
 F32 = jnp.float32
@@ -187,6 +188,104 @@ def test_variances_follow_anisotropic_noise_and_friction_prevents_it(radii):
     print(f"with friction: {values} ± {errors}")
     assert (errors < 0.01).all()
     assert (np.abs(values - left) < 4 * errors + 0.003).all()
+
+
+def halves_variance(ratio, factor, stretch=1.0, friction=False):
+    """Of a step in halves: variance of a unit normal at ε/L_eff = `ratio` and f = `factor`, d → ∞ and ε/R → 0."""
+    h = 1e-4
+    level = 2 * ratio / factor / h**2  # of noise at f = 1
+    pull = -0.5 * h * factor * level if friction else 0.0
+
+    def turned(along):
+        """Factors of q and of n − x in what a kick makes of q; `along` is the mean of nᵀq/d."""
+        gamma = np.sqrt((1 + factor) * level + pull**2 + 2 * pull * along)
+        delta, cosine = stretch * h / 2 * gamma, (pull + along) / gamma
+        up, norm = np.sinh(delta) + cosine * (np.cosh(delta) - 1), np.cosh(delta) + cosine * np.sinh(delta)
+        return (1 + up * pull / gamma) / norm, up / (gamma * norm)
+
+    between = -(1 - factor) * level  # covariance of the noise of the halves
+    keep_one, turn_one = turned(0.0)
+    keep_two, turn_two = turned(turn_one * between)
+    keep, lose = keep_two * keep_one, keep_two * turn_one + turn_two
+    inner = keep_two + turn_one * turn_two * between  # of the second velocity and the third
+    squares = 2 * LAMBDA**2 * (1 + keep) + (1 - 2 * LAMBDA) ** 2 + 2 * LAMBDA * (1 - 2 * LAMBDA) * (keep_one + inner)
+    equations = [
+        [lose / h, 1 - keep],
+        [
+            -2 * ((1 - 2 * LAMBDA) * turn_one + LAMBDA * lose) / h,
+            2 * (LAMBDA + (1 - 2 * LAMBDA) * keep_one + LAMBDA * keep),
+        ],
+    ]
+    return np.linalg.solve(equations, [LAMBDA * keep + (1 - 2 * LAMBDA) * inner + LAMBDA, -squares])[0]
+
+
+@partial(jax.jit, static_argnames="friction")
+def _simulate_halves(keys, omega, factor, eps, correction, quarter, burn, steps, friction):
+    def chain(key):
+        def body(k, carry):
+            x, v, squares = carry
+            shared, opposed = jax.random.normal(jax.random.fold_in(key, k), (2, *x.shape), x.dtype)
+            for length, sign in ((LAMBDA, 1), (1 - 2 * LAMBDA, -1)):
+                x = drift(x, v, length * eps)
+                force = jnp.sqrt(omega) * (jnp.sqrt(factor) * shared + sign * opposed) - x
+                turn = 0.0
+                if friction:
+                    force = force - 0.5 * eps * factor * omega * v
+                    turn = 0.5 * eps**2 * factor * (v @ (omega * v)) / (DIM - 1)
+                v, _ = kick(v, force, Identity(), eps / 2 / (1 - correction + quarter * turn))
+            x = drift(x, v, LAMBDA * eps)
+            return x, v, squares + jnp.where(k < burn, 0, 1 / (steps - burn)) * x**2
+
+        x = jax.random.normal(jax.random.fold_in(key, 2**31), omega.shape, omega.dtype)
+        v = draw_velocity(jax.random.fold_in(key, 2**31 + 1), x, Identity())
+        return jax.lax.fori_loop(0, steps, body, (x, v, jnp.zeros_like(x)))[2]
+
+    return jax.vmap(chain)(keys)
+
+
+def simulate_halves(omega, ratio, factor, time, corrected, friction=False):
+    """As `simulate`, of steps in halves on a unit normal with L_eff = R: E[x²] of each group and its standard error."""
+    steps, burn = round(4 / 3 * time / ratio), round(time / ratio / 3)
+    eps = ratio * DIM**0.5
+    omega = np.repeat(omega, DIM // len(omega)) / np.mean(omega)
+    level = 2 * (DIM - 1) * ratio / (eps**2 * factor)
+    correction = halves_correction(factor) * ratio if corrected else 0.0
+    squares = _simulate_halves(
+        jax.random.split(jax.random.key(0), CHAINS), jnp.asarray(level * omega, F32),
+        *(jnp.asarray(x, F32) for x in (factor, eps, correction, 0.25 * corrected)), burn, steps, friction,
+    )  # fmt: skip
+    groups = np.asarray(squares, np.float64).reshape(CHAINS, GROUPS, -1).mean(2)
+    return groups.mean(0), groups.std(0, ddof=1) / CHAINS**0.5
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_inflation_of_steps_in_halves_before_and_after_the_correction(factor):
+    correction = halves_correction(factor)
+    assert np.isclose((halves_variance(1e-4, factor) - 1) / 1e-4, correction, atol=1e-3)
+    # Friction takes a quarter of ε/L_eff off, and is made up for by each kick's own turn.
+    assert np.isclose((halves_variance(1e-4, factor, friction=True) - 1) / 1e-4, correction - 1 / 4, atol=1e-3)
+    ratio = 0.2
+    for corrected, friction in ((False, False), (True, False), (True, True)):
+        stretch = 1 / (1 - (correction - 0.25 * friction) * ratio) if corrected else 1.0
+        values, errors = simulate_halves([1.0], ratio, factor, 40, corrected, friction)
+        value, error = pooled(values, errors)
+        predicted = halves_variance(ratio, factor, stretch, friction) + CURVATURE_BIAS * ratio**2
+        print(f"f {factor}, corrected {corrected}, friction {friction}: {value:.4f} ± {error:.4f}, {predicted:.4f}")
+        assert error < 0.002
+        assert abs(value - predicted) < 4 * error + 0.002
+        if corrected:
+            assert abs(predicted - 1) < 0.02
+
+
+def test_friction_in_halves_prevents_what_anisotropic_noise_does():
+    ratio = 0.02
+    values, errors = simulate_halves(OMEGA, ratio, 0.5, 20, True)
+    print(f"without {values} ± {errors}")
+    assert (np.abs(values - OMEGA) < 4 * errors + 0.02 * OMEGA).all()
+    values, errors = simulate_halves(OMEGA, ratio, 0.5, 20, True, friction=True)
+    print(f"with friction {values} ± {errors}")
+    assert (errors < 0.01).all()
+    assert (np.abs(values - 1) < 4 * errors + 0.005).all()
 
 
 def test_a_smaller_step_does_not_help_against_anisotropic_noise():

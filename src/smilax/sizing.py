@@ -12,12 +12,8 @@ from smilax import trees
 from smilax.recording import Store, bytes_per_draw
 from smilax.running import Lengths
 from smilax.samplers.base import SamplingAlgorithm
+from smilax.samplers.cost import OPEN_ENDED, chain_gradients
 from smilax.validation import check_count, check_lengths
-
-# New mini-batch gradients that a step takes; samplers not named take two.
-SINGLE_GRADIENT = ("sgld", "psgld", "csgld", "sghmc", "adaptive_sghmc", "sgnht")
-# Steps of these grow a trajectory, of at least one gradient, until it turns.
-OPEN_ENDED = ("nuts",)
 
 
 @dataclass(frozen=True)
@@ -65,19 +61,21 @@ def estimate(
     num_samples: int,
     thinning: int = 1,
     store: str | Path | Store | None = None,
+    batch_size: int | None = None,
 ) -> Estimate:
     """What `sx.sample` with these arguments will take; nothing is computed.
 
     How long it takes is on the progress bar, from the first chunk on.
 
     Args:
-        algorithm: the sampler; or a posterior, and then two gradients a step are assumed, and no state but parameters.
+        algorithm: the sampler; or a posterior, and then one gradient a step is assumed, and no state but parameters.
         params: as for `sample`, or their shapes and dtypes.
         num_chains: as for `sample`; so are the others.
         num_warmup: steps of warm-up.
         num_samples: steps after it.
         thinning: steps per draw.
         store: where draws go, and how.
+        batch_size: B, on which it depends whether `ismile` takes batches in halves; None supposes so.
 
     Raises:
         TypeError, ValueError: if lengths or number of chains make no sense.
@@ -87,7 +85,7 @@ def estimate(
         >>> posterior = sx.Posterior(lambda x: -0.5 * jnp.sum(x**2), lambda x, batch: batch @ x, 100)
         >>> print(sx.estimate(posterior, jnp.zeros(10_000_000), num_chains=4, num_warmup=1000, num_samples=10_000,
         ...                   thinning=10, store=sx.Store("run", dtype="bfloat16")))
-        4 x 1,000 draws of 10,000,000 parameters: 80.0 GB on disk, 160.0 MB in memory, 88,000 gradients
+        4 x 1,000 draws of 10,000,000 parameters: 80.0 GB on disk, 160.0 MB in memory, 44,000 gradients
     """
     lengths = Lengths(*check_lengths(num_warmup, num_samples, thinning))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), jax.numpy.result_type(x)), params)
@@ -97,13 +95,12 @@ def estimate(
     num_chains = check_count("num_chains", num_chains, 1)
     options = Store(store) if isinstance(store, (str, Path)) else store
     draws = lengths.sampling_steps // lengths.thinning
-    state, gradients, open_ended, descent = shapes, 2, False, 0
+    state, gradients, open_ended = shapes, num_warmup + lengths.sampling_steps, False
     if isinstance(algorithm, SamplingAlgorithm):
         state = jax.eval_shape(algorithm.init, jax.random.key(0), shapes)
         open_ended = algorithm.config["name"] in OPEN_ENDED
-        gradients = 1 if open_ended or algorithm.config["name"] in SINGLE_GRADIENT else 2
-        # One gradient a step.
-        descent = math.ceil(algorithm.config.get("descent", 0) * num_warmup)
+        num_data = math.inf if algorithm.posterior is None else algorithm.posterior.num_data
+        gradients = chain_gradients(algorithm.config, batch_size, num_data, num_warmup, lengths.sampling_steps)
     kept = num_chains * draws * bytes_per_draw(shapes, options)
     return Estimate(
         num_params=trees.size(shapes),
@@ -111,7 +108,7 @@ def estimate(
         num_draws=draws,
         disk_bytes=0 if options is None else kept,
         memory_bytes=num_chains * _bytes(state) + (kept if options is None else 0),
-        gradients=num_chains * (gradients * (num_warmup + lengths.sampling_steps) - descent),
+        gradients=num_chains * gradients,
         at_least=open_ended,
     )
 

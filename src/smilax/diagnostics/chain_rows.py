@@ -10,8 +10,6 @@ from smilax.diagnostics.table import Row, grade, missing
 
 RHAT = (1.01, 1.1)
 ESS = (400, 100)
-# Both evaluations of a step's gradient.
-GRADIENTS_PER_STEP = 2
 # A chain is lost if its mean log density is this many robust standard deviations of chains out, and also more than one
 # standard deviation along a chain; or if its mean predictions are this far out in units of their posterior spread.
 LOST_DENSITY, LOST_DISTANCE = 5.0, 3.0
@@ -22,8 +20,8 @@ MAD = 1.4826
 BATCHES = 10
 
 
-def convergence_rows(watched: Quantities, steps: int) -> list[Row]:
-    """R-hat, effective draws and their price; `steps` is the number of steps of all chains."""
+def convergence_rows(watched: Quantities, gradients: int) -> list[Row]:
+    """R-hat, effective draws and their price; `gradients` is the number of those of all chains."""
     names = "split R-hat", "bulk ESS", "gradients per draw"
     chains, draws, _ = watched.values.shape
     if draws < LEAST_DRAWS:
@@ -59,10 +57,10 @@ def convergence_rows(watched: Quantities, steps: int) -> list[Row]:
     details = {"of": watched.kind, "least": least, "median": float(np.median(ess)), "draws": chains * draws}
     rows.append(Row(names[1], least, text, f">= {ESS[0]}", verdict, advice, details))
 
-    price = GRADIENTS_PER_STEP * steps / least
+    price = gradients / least
     text = f"{price:,.0f} per effective draw"
     advice = "Compare settings by it."
-    rows.append(Row(names[2], price, text, "less is better", "n/a", advice, {"gradients": GRADIENTS_PER_STEP * steps}))
+    rows.append(Row(names[2], price, text, "less is better", "n/a", advice, {"gradients": gradients}))
     return rows
 
 

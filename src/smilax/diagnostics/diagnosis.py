@@ -9,6 +9,7 @@ import numpy as np
 
 from smilax.data import Batches, on_device
 from smilax.diagnostics.chain_rows import convergence_rows, lost_row
+from smilax.diagnostics.energy import energy_errors
 from smilax.diagnostics.isotropy import NoiseLaw, kernel_metric, noise_law
 from smilax.diagnostics.kernel_rows import (
     energy_row,
@@ -18,13 +19,18 @@ from smilax.diagnostics.kernel_rows import (
     radius_row,
     rejects_row,
     step_row,
+    warmup_energy_row,
 )
 from smilax.diagnostics.quantities import is_whole, watched
 from smilax.diagnostics.table import Diagnosis, Row, missing
 from smilax.result import Result
 from smilax.samplers.base import SamplingAlgorithm
+from smilax.samplers.cost import step_gradients
 from smilax.samplers.ismile_state import IsmileState
 from smilax.validation import check_count
+
+# Steps on whole batches that measure the energy error, for so many noise draws one, but so many a chain at least.
+PER_ENERGY, LEAST_ENERGIES = 2, 64
 
 
 def diagnose(
@@ -40,8 +46,9 @@ def diagnose(
 
     What each row means, where its bound comes from and what to do is in docs/diagnostics.md. Rows on the noise take
     `num_noise` fresh gradients on batches, at places spread over the chains' draws, and are left out if `algorithm` or
-    `data` is not given. R-hat and effective sample size are those of a network's predictions, of the parameters of any
-    other posterior of up to 64, or of 32 fixed random projections of more.
+    `data` is not given. Where `ismile` took batches in halves, which leaves the energy error unknown, half as many
+    steps on whole batches measure it. R-hat and effective sample size are those of a network's predictions, of the
+    parameters of any other posterior of up to 64, or of 32 fixed random projections of more.
 
     Args:
         result: what `sx.sample` returned.
@@ -88,7 +95,8 @@ def diagnose(
     batch_size = result.config["batch_size"]
 
     rows: list[Row] = []
-    law = None
+    law, energy = None, None
+    key = jax.random.key(0) if key is None else key
     if result.config["batches"]["order"] == "epochs":
         advice = "Draw independent batches, the default of sx.Batches: over an epoch the noise sums to zero."
         rows.append(Row("batches", math.nan, "shuffled epochs", "independent", "bad", advice))
@@ -107,15 +115,18 @@ def diagnose(
     elif batch_size < 2:
         rows.append(missing("noise isotropy", "needs batches of two", "Take larger batches."))
     else:
-        key = jax.random.key(0) if key is None else key
         # Epochs too are looked at draw by draw: each batch's noise is the same, only their sum is not.
         each = replace(batches, order="independent")
         # Where a store keeps only some leaves, the places where the chains stand are all that is known.
         draws = result.draws if is_whole(result) else jax.tree.map(lambda x: x[:, :0], result.draws)
         law = noise_law(key, posterior, states, draws, each, batch_size, num_noise)
+        if result.num_draws and isinstance(states, IsmileState) and not np.isfinite(result.info.energy_error).any():
+            number = max(num_noise // PER_ENERGY // result.num_chains, LEAST_ENERGIES)
+            energy_key = jax.random.fold_in(key, 1)
+            energy = energy_errors(energy_key, posterior, config, states, draws, each, batch_size, number)
     rows += _kernel_rows(result, config, states, law, share)
     if result.num_draws:
-        rows += _draw_rows(result, config, posterior, batches, batch_size, inputs)
+        rows += _draw_rows(result, config, posterior, batches, batch_size, inputs, energy)
     else:
         rows.append(missing("lost chains", "there are no draws", "Run on from the result."))
     return Diagnosis(_title(result, config), tuple(rows))
@@ -175,15 +186,26 @@ def _kernel_rows(result: Result, config: Any, states: Any, law: NoiseLaw | None,
 
 
 def _draw_rows(
-    result: Result, config: Any, posterior: Any, batches: Batches | None, batch_size: int, inputs: Any
+    result: Result,
+    config: Any,
+    posterior: Any,
+    batches: Batches | None,
+    batch_size: int,
+    inputs: Any,
+    energy: tuple[np.ndarray, np.ndarray] | None,
 ) -> list[Row]:
-    info = result.info
+    info, size = result.info, result.config["num_params"]
     quantities = watched(result, posterior, batches, batch_size, inputs)
     steps = result.num_chains * result.num_draws * result.config["thinning"]
+    if energy is None and not np.isfinite(info.energy_error).any() and hasattr(info, "eevpd"):
+        judged = warmup_energy_row(np.asarray(info.eevpd)[:, -1], config)
+    else:
+        errors, stood = energy or (info.energy_error, info.accepted)
+        judged = energy_row(errors, stood, size, config)
     return [
-        energy_row(info.energy_error, info.accepted, result.config["num_params"], config),
+        judged,
         rejects_row(info.accepted, config),
-        *convergence_rows(quantities, steps),
+        *convergence_rows(quantities, steps * step_gradients(config, batch_size, result.config["num_rows"])),
         lost_row(info.log_density, quantities),
     ]
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from smilax.diagnostics.isotropy import NoiseLaw
 from smilax.diagnostics.table import Row, Verdict, grade, missing
-from smilax.samplers.ismile import CURVATURE, INFLATION, noise_limit
+from smilax.samplers.ismile import CURVATURE, noise_limit
+from smilax.samplers.ismile_kernel import INFLATION
 
 # Relative errors of single variances, as the noise's anisotropy predicts them, that are good, and that are bad.
 TYPICAL_ERROR = (0.2, 0.7)
@@ -208,6 +209,21 @@ def energy_row(energy: np.ndarray, accepted: np.ndarray, size: int, config: Any)
         advice = "Leave out the chains named, or start them elsewhere: their energy errors are not finite."
     details = {"effective": effective, "target": target, "variance_error": float(error), "chains": plain.tolist()}
     return Row(name, value, text, f"<= {ok:.2g}", verdict, advice, details)
+
+
+def warmup_energy_row(eevpd: np.ndarray, config: Any) -> Row:
+    """EEVPD as the end of warm-up had it, plain, of each chain: where nothing else is known."""
+    value = float(np.mean(eevpd))
+    ok, bad = (factor * config["target_eevpd"] for factor in ABOVE_TARGET)
+    verdict = grade(value, ok, bad) if math.isfinite(value) else "bad"
+    error = CURVATURE * float(np.cbrt(value))
+    advice = "Nothing to do."
+    if verdict != "ok":
+        advice = (
+            f"Curvature inflates variances by up to {error:.0%}: give diagnose algorithm and data, which tell more."
+        )
+    details = {"target": config["target_eevpd"], "variance_error": error, "chains": np.asarray(eevpd, float).tolist()}
+    return Row("EEVPD", value, f"{value:.2g} in warm-up", f"<= {ok:.2g}", verdict, advice, details)
 
 
 def rejects_row(accepted: np.ndarray, config: Any) -> Row:

@@ -232,7 +232,10 @@ def _run_case(case: Case, problem: Problem, members: Any, seed: int, directory: 
     }  # fmt: skip
     if config.sampler.name != "nuts":
         # A step of NUTS is a whole trajectory.
-        total = estimate(algorithm, members, num_warmup=run.num_warmup, num_samples=run.num_samples).gradients
+        total = estimate(
+            algorithm, members,
+            num_warmup=run.num_warmup, num_samples=run.num_samples, batch_size=result.config["batch_size"],
+        ).gradients  # fmt: skip
         row["gradients"] = total // run.num_chains
     if unbroken:
         row["seconds"] = result.seconds

@@ -13,19 +13,17 @@ import jax.numpy as jnp
 from smilax import trees
 from smilax.bnn import NetworkPosterior
 from smilax.conditional import when
-from smilax.friction import matched_friction
 from smilax.geometry.choice import NAMES, noise_estimate
-from smilax.microcanonical import LAMBDA, draw_velocity, drift, drift_first, normalize, refresh
-from smilax.noise import half_batch_gradients, rows
-from smilax.packing import spread, unpack
+from smilax.microcanonical import draw_velocity, normalize
+from smilax.noise import rows
+from smilax.packing import unpack
 from smilax.posterior import Posterior
 from smilax.samplers.base import SamplingAlgorithm, check_number, check_params, check_positive
 from smilax.samplers.descent import descend, descent_init
+from smilax.samplers.ismile_kernel import INFLATION, Kernel, limits, noise_factor, split_step, whole_step
 from smilax.samplers.ismile_state import IsmileInfo, IsmileState
 from smilax.tuning import VarianceRule, variance_init, variance_update
 
-# Variance inflation per ε/L_eff that batch noise leaves behind (see docs/theory.md).
-INFLATION = 0.32
 # What the kick correction leaves of an inflation r is about this times r² (measured: 3.2 % became 0.1 %, 9.1 % 1.1 %).
 RESIDUAL = 1.2
 # Discretisation by curvature inflates variances by about this times EEVPD^{1/3} (logistic regression, breast-cancer).
@@ -40,6 +38,13 @@ FACTORED_AT = (0.002, 0.005, 0.01, 0.02, 0.04, 0.07, 0.11, 0.16, 0.22, 0.3, 0.4,
 LAST_ROTATION = 0.45
 # The share of a network's warm-up that goes into climbing the log posterior.
 DESCENT = 0.2
+# Once the step size has been found roughly, one step of warm-up in so many measures the energy error.
+MEASURED_EVERY = 4
+# So many steps of warm-up, the short blocks of the step-size rule, all do.
+SEARCH = VarianceRule(0.0).first_blocks * VarianceRule(0.0).short
+# By default steps take a batch in halves from so many rows on, and down to this noise factor: below, most of the noise
+# of a half is undone by the other, and makes nothing but error.
+LEAST_SPLIT, LEAST_FACTOR = 8, 1 / 3
 # Power of the step number with which noise draws are weighted: early ones, from the transient, fade.
 WEIGHT_POWER = 2
 
@@ -61,6 +66,7 @@ def ismile(
     friction: bool = True,
     matched_noise: bool = True,
     descent: float | None = None,
+    split: bool | None = None,
 ) -> SamplingAlgorithm:
     """ismile: right under gradient noise of any covariance, and no step size to choose.
 
@@ -97,6 +103,10 @@ def ismile(
         descent: share of warm-up that goes into climbing the log posterior (Adafactor, its rate falling to zero), in
             [0, 1). None: 0.2 for a posterior of `sx.bnn`, else 0, as the mode of a hierarchical model is no place to
             start from. A chain that has been warmed up before does not descend again.
+        split: whether the two kicks of a step take half of the batch each: one gradient of the batch a step instead of
+            two, and no energy error but in warm-up, where at least one step in four takes the whole. None: if a
+            batch has an even number of rows, at least eight, and without replacement no more than two thirds of the
+            data.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -125,14 +135,14 @@ def ismile(
     if not 0 <= descent < 1:
         raise ValueError(f"descent must be in [0, 1), got {descent!r}")
     replacement = replacement or endless
-    rule = VarianceRule(target=(accuracy / CURVATURE) ** 3 if target_eevpd is None else target_eevpd)
+    rule = VarianceRule((accuracy / CURVATURE) ** 3 if target_eevpd is None else target_eevpd)
+    kernel = Kernel(posterior, replacement, friction, matched_noise, max_reject)
+
+    def splits(batch):
+        return in_halves(split, rows(batch), noise_factor(kernel, batch))
 
     def estimate_for(params):
         return noise_estimate(geometry, params, max_side=max_side, rank=rank)
-
-    def thinned(batch):
-        """f: 1 with replacement, 1 − B/N without."""
-        return 1.0 if replacement else max(1 - rows(batch) / posterior.num_data, 0.0)
 
     def damping_for(params, stats, batch_size):
         ratio = noise_floor * posterior.num_data / batch_size
@@ -167,87 +177,14 @@ def ismile(
             descent=descent_init(params) if descent else None,
         )
 
-    def limits(state, batch):
-        """Noise limit of the step size, 1/L_eff per step size, and the posterior's radius."""
-        f, size = thinned(batch), trees.size(state.params)
-        known = state.factored > 0
-        rate = jnp.where(known, f / (2 * (size - 1) * state.scale), 0)
-        # With c = 1, M/s is N/B times the Laplace precision, so this is the radius of that Gaussian.
-        radius = jnp.sqrt(size * state.scale * (posterior.num_data / rows(batch)))
-        return rate, jnp.where(known, radius, jnp.inf)
-
-    def advance(key, state, batch, eps, warming_up):
-        noise_key, refresh_key = jax.random.split(key)
-        dtype = eps.dtype
-        rate, radius = limits(state, batch)
-        f = thinned(batch)
-        noise = None
-        if f > 0 and matched_noise:
-            amplitude = spread([jnp.sqrt(f * level) for level in state.damping], state.params)
-            # Of kicks this small only the covariance counts, and signs cost a fraction of normal numbers.
-            noise = jax.tree.map(jnp.multiply, amplitude, trees.signs_like(noise_key, state.params))
-        # 1/L_eff = rate · ε, so ε/L_eff = rate · ε².
-        stretch = 1 + INFLATION * rate * eps * eps
-        weights, draw = None, None
-        middle = drift(state.params, state.velocity, LAMBDA * eps)
-
-        def matched(slopes=None):
-            damping = spread(state.damping, state.params) if matched_noise else None
-            return matched_friction(posterior, middle, state.velocity, batch, eps, f, damping, slopes)
-
-        if f > 0 and friction:
-            if warming_up:
-                match = matched()
-                weights = match.weights
-                *first, draw = half_batch_gradients(posterior, middle, batch, weights)
-            else:
-                *first, match = posterior.value_and_weighted_grad(
-                    middle, batch, state.velocity, lambda slopes: ((match := matched(slopes)).weights, match)
-                )
-                weights = match.weights
-            if matched_noise:
-                noise = jax.tree.map(jnp.add, noise, match.force)
-            # The force has a component against the motion, which lengthens the other forces' part in a kick.
-            stretch = stretch - 0.5 * match.turn
-        elif warming_up:
-            *first, draw = half_batch_gradients(posterior, middle, batch)
-        else:
-            first = list(posterior.value_and_grad(middle, batch))
-        moved = drift_first(
-            lambda params: posterior.value_and_grad(params, batch, weights),
-            state.params,
-            state.velocity,
-            state.geometry,
-            eps,
-            noise=noise,
-            stretch=stretch,
-            first=tuple(first),
-        )
-        size = trees.size(state.params)
-        off = jnp.abs(moved.energy_error - state.tuner.center)
-        accepted = moved.valid & (off <= max_reject * size**0.5)
-        params = trees.where(accepted, moved.params, state.params)
-        velocity = trees.where(accepted, moved.velocity, jax.tree.map(jnp.negative, state.velocity))
-        # Explicit noise for what batch noise lacks: 1/L = 1/L_eff + 1/L_refresh with L the posterior's radius.
-        missing = jnp.maximum(1 / radius - rate * eps, 0)
-        length = 1 / jnp.maximum(missing, jnp.finfo(dtype).tiny)
-        # In exact arithmetic kicks keep vᵀMv at one; but friction makes rounding grow.
-        velocity = normalize(velocity, state.geometry)
-        velocity = when(
-            missing > 0,
-            lambda velocity, key, *rest: refresh(key, velocity, *rest),
-            velocity, refresh_key, state.geometry, eps, length,
-        )  # fmt: skip
-        info = IsmileInfo(
-            moved.second.total,
-            moved.energy_error,
-            eps,
-            accepted.astype(dtype),
-            state.tuner.eevpd,
-            1 / jnp.maximum(rate * eps, jnp.finfo(dtype).tiny),
-            radius,
-        )
-        return state._replace(params=params, velocity=velocity), info, accepted, draw
+    def observed(state, draw):
+        """With one more draw of the gradient noise."""
+        # Polynomial-decay averaging (Shamir and Zhang 2013): weights grow as a power of the step number.
+        count = state.num_steps.astype(state.tuner.log_step.dtype)
+        weight = (WEIGHT_POWER + 1) / (count + WEIGHT_POWER + 1)
+        finite = jnp.isfinite(trees.dot(draw, draw))
+        draw = trees.where(finite, draw, jax.tree.map(jnp.zeros_like, draw))
+        return state._replace(stats=estimate_for(state.params).update(state.stats, draw, jnp.where(finite, weight, 0)))
 
     def refactored(state, batch_size, turning):
         estimate = estimate_for(state.params)
@@ -263,6 +200,11 @@ def ismile(
             factored=state.factored + 1,
         )
 
+    def blank_info(state):
+        eps = jnp.exp(state.tuner.log_step)
+        zero, one = jnp.zeros_like(eps), jnp.ones_like(eps)
+        return IsmileInfo(zero, zero, eps, one, zero, zero, zero)
+
     def climb(carry, batch, progress):
         state, info = carry
         density, gradient = posterior.value_and_grad(state.params, batch)
@@ -274,12 +216,8 @@ def ismile(
     def warmup(key, state, batch, fraction):
         if not descent:
             return adapt(key, state, batch, fraction)
-        fresh = state.num_steps == 0
-        climbing = fresh & (fraction < descent)
-        eps = jnp.exp(state.tuner.log_step)
-        zero, one = jnp.zeros_like(eps), jnp.ones_like(eps)
-        info = IsmileInfo(zero, zero, eps, one, zero, zero, zero)
-        carry = when(climbing, climb, (state, info), batch, fraction / descent)
+        climbing = (state.num_steps == 0) & (fraction < descent)
+        carry = when(climbing, climb, (state, blank_info(state)), batch, fraction / descent)
 
         def go_on(carry, key, batch, fraction):
             state, _ = carry
@@ -293,25 +231,38 @@ def ismile(
 
         return when(~climbing, go_on, carry, key, batch, jnp.maximum(fraction - descent, 0) / (1 - descent))
 
+    def moved(step, key, state, batch):
+        state, info, draw = step(kernel, key, state, batch, jnp.exp(state.tuner.log_step), True)
+        return observed(state, draw), info
+
+    def advance(key, state, batch):
+        """A step of warm-up, and whether it has measured the energy error."""
+        if not splits(batch):
+            return *moved(whole_step, key, state, batch), jnp.ones((), bool)
+        searching = state.tuner.blocks < rule.first_blocks
+        measuring = searching | (state.num_steps % MEASURED_EVERY == 0)
+        carry = (state, blank_info(state))
+        for chosen, step in ((measuring, whole_step), (~measuring, split_step)):
+            carry = when(
+                chosen, lambda carry, key, batch, step=step: moved(step, key, carry[0], batch), carry, key, batch
+            )
+        return *carry, measuring
+
     def adapt(key, state, batch, fraction):
-        eps = jnp.exp(state.tuner.log_step)
-        dtype = eps.dtype
-        state, info, accepted, draw = advance(key, state, batch, eps, True)
-        # Polynomial-decay averaging (Shamir and Zhang 2013): weights grow as a power of the step number.
-        count = state.num_steps.astype(dtype)
-        weight = (WEIGHT_POWER + 1) / (count + WEIGHT_POWER + 1)
-        finite = jnp.isfinite(trees.dot(draw, draw))
-        draw = trees.where(finite, draw, jax.tree.map(jnp.zeros_like, draw))
-        stats = estimate_for(state.params).update(state.stats, draw, jnp.where(finite, weight, 0))
-        rate, _ = limits(state, batch)
+        dtype = state.tuner.log_step.dtype
+        state, info, measured = advance(key, state, batch)
+        rate, _ = limits(kernel, state, batch)
         ratio = noise_limit(accuracy, 0.0 if endless else posterior.num_data / rows(batch))
         largest = jnp.sqrt(ratio / jnp.maximum(rate, jnp.finfo(dtype).tiny))
         tuner = state.tuner
+        accepted = info.accepted > 0
         if step_size is None:
-            tuner = variance_update(
+            after = variance_update(
                 rule, tuner, info.energy_error, accepted, trees.size(state.params), fraction.astype(dtype), largest
             )
-        state = state._replace(stats=stats, tuner=tuner, num_steps=state.num_steps + 1)
+            # A reject tells of the step size also where the energy error is not known.
+            tuner = trees.where(measured | ~accepted, after, tuner)
+        state = state._replace(tuner=tuner, num_steps=state.num_steps + 1)
         times = jnp.asarray([*FACTORED_AT, 2.0], jnp.float32)
         due = (fraction >= times[state.factored]) & (state.num_steps >= LEAST_DRAWS)
         turning = fraction < LAST_ROTATION
@@ -320,8 +271,8 @@ def ismile(
         return state, info
 
     def step(key, state, batch):
-        eps = jnp.exp(state.tuner.average)
-        state, info, _, _ = advance(key, state, batch, eps, False)
+        one = split_step if splits(batch) else whole_step
+        state, info, _ = one(kernel, key, state, batch, jnp.exp(state.tuner.average), False)
         return state, info
 
     return SamplingAlgorithm(
@@ -344,10 +295,26 @@ def ismile(
             "friction": bool(friction),
             "matched_noise": bool(matched_noise),
             "descent": float(descent),
+            "split": split,
             "batches": "independent",
         },
         posterior=posterior,
     )
+
+
+def in_halves(split: bool | None, batch_size: int, factor: float) -> bool:
+    """Whether steps take a batch in halves, f being 1 − B/N or, with replacement, 1.
+
+    Raises:
+        ValueError: if they are to and cannot.
+    """
+    even = batch_size % 2 == 0
+    if split is None:
+        return even and batch_size >= LEAST_SPLIT and factor >= LEAST_FACTOR
+    if split and (not even or batch_size < 4 or factor == 0):
+        rows = f"{batch_size} rows" + (", which is all of the data" if factor == 0 else "")
+        raise ValueError(f"split=True needs an even batch_size of at least 4, less than the data, got {rows}")
+    return split
 
 
 def noise_limit(accuracy: float, dilution: float) -> float:
