@@ -61,9 +61,9 @@ def loop(name):
     return Cost(jax.jit(run, donate_argnums=0).lower(state, BATCH, 1).compile())
 
 
-# The dynamics need two gradients, of the batch or, in ismile, of half of it; friction takes a forward-mode pass over what
-# the gradients see, two thirds of one where they share it; the rest is arithmetic over the parameters, which
-# counts for that much because the batch is small. Each bar is some 5 % over what was found.
+# The dynamics need two gradients, of the batch or, in ismile, of either half of it; friction takes a forward-mode pass
+# over as many rows, two thirds of a gradient; the rest is arithmetic over the parameters, which counts for that much
+# because the batch is small. Each bar is some 5 % over what was found.
 @pytest.mark.parametrize(
     ("name", "least", "most"),
     [

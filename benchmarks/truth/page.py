@@ -39,16 +39,17 @@ COLUMNS = (
 )  # fmt: skip
 INTRODUCTION = """# Against reference posteriors
 
-Every sampler against posteriors known in closed form or from long NUTS runs: the published ones at equal numbers of
-gradients, `ismile`, whose step takes one, at little more than half as many. Written by `python -m benchmarks.truth`
-(`make truth`), the same numbers are in [truth.csv](truth.csv); no number here is a time.
+Every sampler against posteriors known in closed form or from long NUTS runs, at equal numbers of gradients. Written by
+`python -m benchmarks.truth` (`make truth`), the same numbers are in [truth.csv](truth.csv); no number here is a time.
 
 - **Bias** is the square of (estimate − truth) in units of the posterior's variance of the quantity, x or x²: mean and
   maximum over the parameters. **Ratios** are of a parameter's variance in the run to that of the posterior. Biases are
   means over the seeds, smallest and largest ratio are over all seeds.
 - A seed is a run of the number of chains given, whose draws are taken together. Warm-up, the first of the two lengths
-  given, is discarded; of the rest every tenth step is looked at. Chains start at zero unless the target says otherwise.
-- Steps are given as of two gradients: samplers that take one make twice as many, but for `ismile`, which makes as many.
+  given, is discarded; of the rest every tenth step of two gradients is looked at. Chains start at zero unless the
+  target says otherwise.
+- Steps are given as of two gradients: samplers that take one make twice as many. `ismile` takes one, and at times in
+  warm-up two.
 - **Gradients** counts new mini-batch gradients of a run, warm-up included. Those of `mclmc` are of all rows.
 - `ismile` runs at its defaults, but for what its row says. The published samplers run at 13 step sizes (`smile`
   and `psmile`: 13 starting values), and their row is that of the step with the least bias of E[x²], the number by which

@@ -1,5 +1,6 @@
 """The targets and the rows of their tables; results from the cache, or from runs."""
 
+import bisect
 import dataclasses
 import math
 from collections.abc import Callable
@@ -53,6 +54,22 @@ def _settings(target: Target) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _gradients(target: Target, options: dict[str, Any], num_warmup: int, num_samples: int) -> int:
+    """Of a chain of ismile."""
+    config, num_data = sx.ismile(target.posterior, **options).config, target.posterior.num_data
+    return chain_gradients(config, target.batch_size, num_data, num_warmup, num_samples)
+
+
+def _at_the_budget(target: Target, options: dict[str, Any]) -> Target:
+    """With as many steps of ismile, looked at as often, as take the gradients of the target's steps of two."""
+    factor = 2 * target.num_samples // _gradients(target, options, 0, target.num_samples)
+    lengths = range(2 * target.num_warmup + 1)
+    warmup = bisect.bisect(lengths, 2 * target.num_warmup, key=lambda num: _gradients(target, options, num, 0)) - 1
+    return dataclasses.replace(
+        target, num_warmup=warmup, num_samples=factor * target.num_samples, thinning=factor * target.thinning
+    )
+
+
 def _grid_row(target, reference, name, grid, seeds):
     sampler = SAMPLERS[name]
     chains = target.grid_chains or target.num_chains
@@ -69,6 +86,9 @@ def row(
     The best step is that of the least mean squared bias of E[x²] on average over seeds, the number it is judged by.
     None if nothing may be run and it is not in the cache.
     """
+    options = target.ismile | target.extra.get(name, {})
+    if name.startswith("ismile"):
+        target = _at_the_budget(target, options)
     settings = _settings(target)
     if name in SAMPLERS:
         seeds = min(seeds, target.grid_seeds)
@@ -77,7 +97,6 @@ def row(
     else:
         seeds = min(seeds, target.seeds)
         settings |= {"chains": target.num_chains}
-    options = target.ismile | target.extra.get(name, {})
     if name.startswith("ismile"):
         settings |= {"options": options}
     if name == "mclmc":
@@ -103,13 +122,10 @@ def row(
                 "chains": target.num_chains,
             }
         cache.save_rows(f"{target.name}-{name}", settings, found)
-    # Published samplers with one gradient a step take twice the steps: the budget is the same for all, but for ismile,
-    # which takes as many steps as those with two.
+    # Samplers with one gradient a step take twice the steps: the budget is the same for all.
     gradients = 2 * (target.num_warmup + target.num_samples) * found["chains"]
     if name.startswith("ismile"):
-        config, num_data = sx.ismile(target.posterior, **options).config, target.posterior.num_data
-        each = chain_gradients(config, target.batch_size, num_data, target.num_warmup, target.num_samples)
-        gradients = each * found["chains"]
+        gradients = found["chains"] * _gradients(target, options, target.num_warmup, target.num_samples)
     shared = {"target": target.name, "sampler": name, "gradients": gradients, "seeds": seeds, "chains": found["chains"]}
     return shared | _best(found) | {"seconds": found["seconds"]}
 
