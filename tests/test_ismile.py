@@ -37,6 +37,34 @@ def test_linear_regression_from_any_start_of_the_step_size(start):
     assert (np.abs(draws.mean(0) - MEAN) < 0.15 * np.sqrt(np.diag(COVARIANCE))).all()
 
 
+@pytest.mark.parametrize(("batch_size", "halves"), [(200, True), (201, False), (300, False), (4, False)])
+def test_halves_of_the_data_are_right_and_other_batches_are_taken_whole(batch_size, halves):
+    # At half of the data much of the noise of either half of a batch is undone by the other: f = 1/2.
+    result = sx.sample(
+        jax.random.key(0), sx.ismile(POSTERIOR), (X, Y), jnp.zeros(D, jnp.float32),
+        num_chains=4, num_warmup=3000, num_samples=6000 if halves else 10, thinning=2, batch_size=batch_size,
+        progress_bar=False,
+    )  # fmt: skip
+    assert np.isnan(result.info.energy_error).all() == halves
+    if halves:
+        draws = result.draws.reshape(-1, D).astype(np.float64)
+        ratios = draws.var(0) / np.diag(COVARIANCE)
+        np.testing.assert_allclose(ratios, 1, atol=0.15)
+        assert abs(ratios.mean() - 1) < 0.05
+        assert (np.abs(draws.mean(0) - MEAN) < 0.15 * np.sqrt(np.diag(COVARIANCE))).all()
+
+
+@pytest.mark.parametrize(("batch_size", "found"), [(5, "got 5 rows"), (2, "got 2 rows"), (N, "all of the data")])
+def test_batches_that_cannot_be_split_are_refused(batch_size, found):
+    with pytest.raises(ValueError, match="even batch_size of at least 4, less than the data, .*" + found):
+        sx.sample(
+            jax.random.key(0), sx.ismile(POSTERIOR, split=True), (X, Y), jnp.zeros(D, jnp.float32),
+            num_chains=1, num_warmup=10, num_samples=10, batch_size=batch_size, progress_bar=False,
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="split must be True, False or None, got 2"):
+        sx.ismile(POSTERIOR, split=2)
+
+
 @pytest.mark.parametrize("geometry", ["identity", pytest.param("diagonal", marks=pytest.mark.truth)])
 def test_friction_makes_up_for_a_geometry_that_cannot_express_the_noise(geometry):
     def ratios(**options):

@@ -134,6 +134,8 @@ def ismile(
     check_number("descent", descent)
     if not 0 <= descent < 1:
         raise ValueError(f"descent must be in [0, 1), got {descent!r}")
+    if split is not None and not isinstance(split, bool):
+        raise ValueError(f"split must be True, False or None, got {split!r}")
     replacement = replacement or endless
     rule = VarianceRule((accuracy / CURVATURE) ** 3 if target_eevpd is None else target_eevpd)
     kernel = Kernel(posterior, replacement, friction, matched_noise, max_reject)
