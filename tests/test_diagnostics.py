@@ -281,7 +281,7 @@ def run(algorithm, batch_size=B, data=DATA, chains=4, warmup=4000, samples=12_00
 
 @pytest.fixture(scope="module")
 def healthy():
-    algorithm = sx.ismile(GAUSSIAN)
+    algorithm = sx.ismile(GAUSSIAN, split=True)
     return run(algorithm), algorithm
 
 
@@ -306,7 +306,7 @@ def test_a_run_of_ismile_is_in_order_and_its_table_fits(healthy):
 
 @pytest.mark.once
 def test_energy_errors_are_measured_where_the_steps_do_not(healthy):
-    whole = sx.ismile(GAUSSIAN, split=False)
+    whole = sx.ismile(GAUSSIAN)
     result = run(whole)
     own = sx.diagnose(result, whole, DATA)
     assert own["EEVPD"].value == pytest.approx(

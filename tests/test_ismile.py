@@ -7,6 +7,7 @@ import pytest
 
 import smilax as sx
 from smilax.noise import half_batch_gradients
+from smilax.samplers.ismile import in_halves
 from smilax.samplers.ismile_kernel import INFLATION
 
 pytestmark = pytest.mark.once
@@ -30,28 +31,35 @@ def run(start, posterior=POSTERIOR, **options):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("start", [1e-6, 10.0])
-def test_linear_regression_from_any_start_of_the_step_size(start):
-    draws = run(start).draws.reshape(-1, D).astype(np.float64)
+@pytest.mark.parametrize(("start", "split"), [(1e-6, False), (10.0, False), (1e-6, True), (10.0, True)])
+def test_linear_regression_from_any_start_of_the_step_size(start, split):
+    draws = run(start, split=split).draws.reshape(-1, D).astype(np.float64)
     np.testing.assert_allclose(draws.var(0) / np.diag(COVARIANCE), 1, atol=0.15)
     assert (np.abs(draws.mean(0) - MEAN) < 0.15 * np.sqrt(np.diag(COVARIANCE))).all()
 
 
-@pytest.mark.parametrize(("batch_size", "halves"), [(200, True), (201, False), (300, False), (4, False)])
-def test_halves_of_the_data_are_right_and_other_batches_are_taken_whole(batch_size, halves):
-    # At half of the data much of the noise of either half of a batch is undone by the other: f = 1/2.
+def test_halves_of_half_of_the_data():
+    # At f = 1/2 much of the noise of either half of a batch is undone by the other.
     result = sx.sample(
-        jax.random.key(0), sx.ismile(POSTERIOR), (X, Y), jnp.zeros(D, jnp.float32),
-        num_chains=4, num_warmup=3000, num_samples=6000 if halves else 10, thinning=2, batch_size=batch_size,
-        progress_bar=False,
+        jax.random.key(0), sx.ismile(POSTERIOR, split=True), (X, Y), jnp.zeros(D, jnp.float32),
+        num_chains=4, num_warmup=3000, num_samples=6000, thinning=2, batch_size=200, progress_bar=False,
     )  # fmt: skip
-    assert np.isnan(result.info.energy_error).all() == halves
-    if halves:
-        draws = result.draws.reshape(-1, D).astype(np.float64)
-        ratios = draws.var(0) / np.diag(COVARIANCE)
-        np.testing.assert_allclose(ratios, 1, atol=0.15)
-        assert abs(ratios.mean() - 1) < 0.05
-        assert (np.abs(draws.mean(0) - MEAN) < 0.15 * np.sqrt(np.diag(COVARIANCE))).all()
+    assert np.isnan(result.info.energy_error).all()
+    draws = result.draws.reshape(-1, D).astype(np.float64)
+    ratios = draws.var(0) / np.diag(COVARIANCE)
+    np.testing.assert_allclose(ratios, 1, atol=0.15)
+    assert abs(ratios.mean() - 1) < 0.05
+    assert (np.abs(draws.mean(0) - MEAN) < 0.15 * np.sqrt(np.diag(COVARIANCE))).all()
+
+
+def test_networks_take_halves_where_they_pay():
+    assert sx.ismile(POSTERIOR).config["split"] is False
+    network = sx.bnn(sx.models.mlp(7, 1, hidden=(3,)), sx.likelihoods.Gaussian(), sx.priors.Normal(), num_data=N)
+    assert sx.ismile(network).config["split"] is None
+    for batch_size, replacement, halves in [
+        (200, False, True), (201, False, False), (300, False, False), (300, True, True), (6, False, False),
+    ]:  # fmt: skip
+        assert in_halves(None, batch_size, 1.0 if replacement else 1 - batch_size / N) == halves
 
 
 @pytest.mark.parametrize(("batch_size", "found"), [(5, "got 5 rows"), (2, "got 2 rows"), (N, "all of the data")])
@@ -200,7 +208,8 @@ def test_a_parameter_without_noise_or_a_convex_prior_is_sampled_too():
 
 
 @pytest.mark.truth
-def test_directions_that_a_single_row_decides():
+@pytest.mark.parametrize("split", [False, True])
+def test_directions_that_a_single_row_decides(split):
     rng = np.random.default_rng(0)
     rows, shared, lone = 640, 8, 8
     x = rng.normal(size=(rows, shared + lone))
@@ -213,7 +222,7 @@ def test_directions_that_a_single_row_decides():
         lambda w: -0.5 * jnp.sum(w * w), lambda w, batch: -0.5 * (batch[1] - batch[0] @ w) ** 2, rows
     )
     result = sx.sample(
-        jax.random.key(0), sx.ismile(posterior), (x.astype(np.float32), y.astype(np.float32)),
+        jax.random.key(0), sx.ismile(posterior, split=split), (x.astype(np.float32), y.astype(np.float32)),
         jnp.zeros((4, shared + lone), jnp.float32), num_warmup=20_000, num_samples=20_000, thinning=5, batch_size=32,
         progress_bar=False,
     )  # fmt: skip

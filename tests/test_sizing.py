@@ -46,8 +46,8 @@ def test_a_descent_takes_one_gradient_a_step_and_the_search_for_a_step_size_two(
     ("make", "gradients", "text"),
     [
         (lambda: sx.sgld(POSTERIOR, 1e-3), 240, "240 gradients"),
-        (lambda: sx.ismile(POSTERIOR), 300, "300 gradients"),
-        (lambda: sx.ismile(POSTERIOR, split=False), 480, "480 gradients"),
+        (lambda: sx.ismile(POSTERIOR), 480, "480 gradients"),
+        (lambda: sx.ismile(POSTERIOR, split=True), 300, "300 gradients"),
         (lambda: sx.psmile(POSTERIOR), 480, "480 gradients"),
         (lambda: sx.nuts(POSTERIOR), 240, "at least 240 gradients"),
     ],

@@ -34,7 +34,7 @@ def test_variance_of_a_unit_normal_under_isotropic_noise(shape, num_samples, num
     batches = squares.reshape(10 * num_chains, -1).mean(1)
     variance, error = batches.mean(), batches.std(ddof=1) / len(batches) ** 0.5
     info = result.info
-    eevpd = np.asarray(info.energy_error, np.float64).var() / dim
+    eevpd = float(info.eevpd.mean())  # at the end of warm-up
     print(f"d {dim}: variance {variance:.4f} ± {error:.4f}, ε {info.step_size.mean():.3f}, EEVPD {eevpd:.1e}", end=", ")
     print(f"rejects {1 - info.accepted.mean():.1e}, L_eff {info.decoherence.mean():.2f}")
     assert error < 0.005
