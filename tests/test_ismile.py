@@ -223,7 +223,7 @@ def test_directions_that_a_single_row_decides(split):
     )
     result = sx.sample(
         jax.random.key(0), sx.ismile(posterior, split=split), (x.astype(np.float32), y.astype(np.float32)),
-        jnp.zeros((4, shared + lone), jnp.float32), num_warmup=20_000, num_samples=20_000, thinning=5, batch_size=32,
+        jnp.zeros((16, shared + lone), jnp.float32), num_warmup=20_000, num_samples=20_000, thinning=5, batch_size=32,
         progress_bar=False,
     )  # fmt: skip
     ratios = result.draws.reshape(-1, shared + lone).astype(np.float64).var(0) / variance
@@ -232,5 +232,6 @@ def test_directions_that_a_single_row_decides(split):
     # 0.32 κ ε/L_eff = 4 · 0.03, d/(d − 1) of it here.
     np.testing.assert_allclose(length, (2 / (0.12 / INFLATION)) ** 0.5, rtol=0.05)
     assert np.abs(ratios[:shared] - 1).max() < 0.12
-    assert np.abs(ratios[shared:] - 1).max() < 0.3
-    assert abs(ratios[shared:].mean() - 1) < 0.15
+    # Sixteen chains know each of these to some 0.05; of four, one in eight was seen 0.4 off.
+    assert np.abs(ratios[shared:] - 1).max() < 0.2
+    assert abs(ratios[shared:].mean() - 1) < 0.12
