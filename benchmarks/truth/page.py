@@ -58,6 +58,7 @@ Every sampler against posteriors known in closed form or from long NUTS runs, at
 - † Measured with an earlier version of the package and not run again since.
 - What `ismile` allows rows that stand alone was settled on `breast_cancer` and `digits`, and batch size and length of
   `softmax_256` after seeing runs of `softmax`.
+- That networks take batches in halves and other posteriors do not was settled after runs of `softmax_256` with halves.
 - The damping under flat priors was settled on `gaussian_fisher` and `hierarchy`.
 - Held-out targets were chosen before any sampler had run on them; nothing was changed because of them.
 """

@@ -136,7 +136,7 @@ def sample(
         one = jax.tree.map(lambda x: x[0], params)
         size = estimate(
             algorithm, one, num_chains=num_chains, num_warmup=num_warmup, num_samples=num_samples, thinning=thinning,
-            store=store,
+            store=store, batch_size=batch_size,
         )  # fmt: skip
         print(f"smilax: {algorithm.config['name']}, {size}", file=sys.stderr)
     run = Run(

@@ -37,6 +37,7 @@ def chain_gradients(config: Any, batch_size: int | None, num_data: float, num_wa
 
 
 def _halves(config: Any, batch_size: int | None, num_data: float) -> bool:
+    split = config.get("split", False)  # runs of before there was a choice took whole batches
     if batch_size is None:
-        return config["split"] is not False
-    return in_halves(config["split"], batch_size, 1.0 if config["replacement"] else max(1 - batch_size / num_data, 0))
+        return split is not False
+    return in_halves(split, batch_size, 1.0 if config["replacement"] else max(1 - batch_size / num_data, 0))
