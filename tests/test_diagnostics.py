@@ -53,8 +53,10 @@ def states(geometry, damping=None, chains=2):
         state = SmileState(params, None, None, scale, None, None)
     else:
         state = IsmileState(
-            params, None, geometry, jnp.ones(()), [jnp.asarray(x) for x in damping], None, None, None, None, None
-        )
+            params=params, velocity=None, age=None, geometry=geometry, scale=jnp.ones(()),
+            damping=[jnp.asarray(x) for x in damping], stats=None, tuner=None, num_steps=None, factored=None,
+            descent=None,
+        )  # fmt: skip
     return jax.tree.map(lambda x: jnp.stack([x] * chains), state)
 
 

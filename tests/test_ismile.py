@@ -8,7 +8,7 @@ import pytest
 import smilax as sx
 from smilax.noise import half_batch_gradients
 from smilax.samplers.ismile import in_halves
-from smilax.samplers.ismile_kernel import INFLATION
+from smilax.samplers.ismile_kernel import INFLATION, MENDED_EVERY
 
 pytestmark = pytest.mark.once
 RNG = np.random.default_rng(0)
@@ -50,6 +50,23 @@ def test_halves_of_half_of_the_data():
     np.testing.assert_allclose(ratios, 1, atol=0.15)
     assert abs(ratios.mean() - 1) < 0.05
     assert (np.abs(draws.mean(0) - MEAN) < 0.15 * np.sqrt(np.diag(COVARIANCE))).all()
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_the_norm_of_the_velocity_does_not_wander_between_the_steps_that_mend_it(split):
+    algorithm = sx.ismile(POSTERIOR, split=split, accuracy=0.001)
+    result = sx.sample(
+        jax.random.key(0), algorithm, (X, Y), jnp.zeros(D, jnp.float32), num_chains=2, num_warmup=1000,
+        num_samples=1000, batch_size=40, progress_bar=False,
+    )  # fmt: skip
+    state, batch = jax.tree.map(lambda x: x[0], result.state.chains), (jnp.asarray(X[:40]), jnp.asarray(Y[:40]))
+    ages, errors = [], []
+    for key in jax.random.split(jax.random.key(1), 3 * MENDED_EVERY):
+        state, _ = jax.jit(algorithm.step)(key, state, batch)
+        ages.append(int(state.age))
+        errors.append(abs(float(state.geometry.quadratic(state.velocity)) - 1))
+    assert set(ages) == set(range(max(ages) + 1)) != {0}
+    assert max(errors) < 1e-4
 
 
 def test_networks_take_halves_where_they_pay():

@@ -18,7 +18,7 @@ from smilax.microcanonical import draw_velocity, normalize
 from smilax.noise import rows
 from smilax.packing import unpack
 from smilax.posterior import Posterior
-from smilax.samplers.base import SamplingAlgorithm, check_number, check_params, check_positive
+from smilax.samplers.base import SamplingAlgorithm, check_count, check_number, check_params, check_positive
 from smilax.samplers.descent import descend, descent_init
 from smilax.samplers.ismile_kernel import INFLATION, Kernel, limits, noise_factor, split_step, whole_step
 from smilax.samplers.ismile_state import IsmileInfo, IsmileState
@@ -61,7 +61,7 @@ def ismile(
     replacement: bool = False,
     endless: bool = False,
     max_reject: float = 5.0,
-    max_side: int = 1024,
+    max_side: int = 128,
     rank: int = 16,
     friction: bool = True,
     matched_noise: bool = True,
@@ -95,8 +95,8 @@ def ismile(
         endless: whether every batch is new, as from a simulator, and no row comes back: none then decides a
             direction alone, and steps may be longer. Implies `replacement`.
         max_reject: a step is rejected if |ΔE − mean ΔE| exceeds this times √d (or is not finite).
-        max_side: kronecker: a longer side of a weight matrix stays unrotated.
-        rank: low_rank: number of directions.
+        max_side: kronecker: of a longer side of a weight matrix only `rank` leading directions are rotated.
+        rank: number of directions of low_rank, and of a long side in kronecker.
         friction: whether each step's friction matches its own noise; without, noise that the geometry does not express
             makes variances wrong.
         matched_noise: whether noise is added so that with exact Σ̂ all noise is isotropic.
@@ -110,6 +110,7 @@ def ismile(
 
     Raises:
         ValueError: if an argument is outside its range.
+        TypeError: if a number is expected and something else given.
 
     Example:
         >>> import jax.numpy as jnp, smilax as sx
@@ -129,6 +130,8 @@ def ismile(
     for name, optional in (("target_eevpd", target_eevpd), ("step_size", step_size)):
         if optional is not None:
             check_positive(name, optional)
+    for name, count in (("max_side", max_side), ("rank", rank)):
+        check_count(name, count)
     network = isinstance(posterior, NetworkPosterior)
     if descent is None:
         descent = DESCENT if network else 0.0
@@ -172,6 +175,7 @@ def ismile(
         return IsmileState(
             params=params,
             velocity=draw_velocity(key, params, factored.geometry),
+            age=jnp.zeros((), jnp.int32),
             geometry=factored.geometry,
             scale=factored.scale,
             damping=[jnp.zeros_like(x) for x in ones],

@@ -23,6 +23,12 @@ from smilax.samplers.ismile_state import IsmileInfo, IsmileState
 INFLATION = 0.32
 # A kick in halves that has a rapidity above this points along the gradient, whatever the velocity was.
 MOST_RAPIDITY = 5.0
+# Explicit noise, and products with M for the velocity's norm, are for once in so many steps, or sooner, when the noise
+# of all steps since makes up this share of a decoherence length: it is theirs together, and keeps directions uniform at
+# any strength. In exact arithmetic kicks keep vᵀMv at one; friction makes rounding grow, by some ε/L_eff a step. Warm-up,
+# whose steps may be wild, normalises after each.
+MENDED_EVERY = 8
+MOST_DELAY = 0.1
 
 
 class Kernel(NamedTuple):
@@ -95,7 +101,7 @@ def whole_step(
     off = jnp.abs(moved.energy_error - state.tuner.center)
     accepted = moved.valid & (off <= kernel.max_reject * trees.size(state.params) ** 0.5)
     state, info = _arrive(
-        kernel, refresh_key, state, batch, eps, moved.params, moved.velocity, accepted, moved.second.total
+        kernel, refresh_key, state, batch, eps, moved.params, moved.velocity, accepted, moved.second.total, drawing
     )
     return state, info._replace(energy_error=moved.energy_error), draw
 
@@ -147,7 +153,9 @@ def split_step(
         half, start, (halves(batch), lengths, signs), unroll=unrolled
     )
     params = drift(params, velocity, LAMBDA * eps)
-    state, info = _arrive(kernel, refresh_key, state, batch, eps, params, velocity, jnp.all(sound), densities[1])
+    state, info = _arrive(
+        kernel, refresh_key, state, batch, eps, params, velocity, jnp.all(sound), densities[1], drawing
+    )
     return state, info, draw
 
 
@@ -207,21 +215,35 @@ def _arrive(
     velocity: Any,
     accepted: jax.Array,
     log_density: jax.Array,
+    mending: bool,
 ) -> tuple[IsmileState, IsmileInfo]:
-    """Where a step ends: there, or, if it is not accepted, where it began and in reverse; then explicit noise."""
+    """Where a step ends: there, or, if it is not accepted, where it began and in reverse; then explicit noise.
+
+    With `mending` vᵀMv is put back to one, and otherwise every now and then, as is the noise.
+    """
     rate, radius = limits(kernel, state, batch)
     tiny = jnp.finfo(eps.dtype).tiny
     params = trees.where(accepted, params, state.params)
     velocity = trees.where(accepted, velocity, jax.tree.map(jnp.negative, state.velocity))
     # Explicit noise for what batch noise lacks: 1/L = 1/L_eff + 1/L_refresh with L the posterior's radius.
     missing = jnp.maximum(1 / radius - rate * eps, 0)
-    # In exact arithmetic kicks keep vᵀMv at one; but friction makes rounding grow.
-    velocity = normalize(velocity, state.geometry)
-    velocity = when(
-        missing > 0,
-        lambda velocity, key, *rest: refresh(key, velocity, *rest),
-        velocity, key, state.geometry, eps, 1 / jnp.maximum(missing, tiny),
-    )  # fmt: skip
+
+    age = state.age + 1
+    travelled = age.astype(eps.dtype) * eps
+    due = (age >= MENDED_EVERY) | (travelled * missing >= MOST_DELAY)
+
+    def refreshed(velocity, key, missing, travelled, geometry):
+        return refresh(key, velocity, geometry, travelled, 1 / jnp.maximum(missing, tiny))
+
+    def mended(carry, due, key, missing, travelled, geometry):
+        velocity, age = carry
+        velocity = normalize(velocity, geometry)
+        velocity = when(due & (missing > 0), refreshed, velocity, key, missing, travelled, geometry)
+        return velocity, jnp.where(due, 0, age)
+
+    velocity, age = when(
+        mending | due, mended, (velocity, age), due, key, missing, travelled, state.geometry
+    )
     info = IsmileInfo(
         log_density,
         jnp.full_like(eps, jnp.nan),
@@ -231,4 +253,4 @@ def _arrive(
         1 / jnp.maximum(rate * eps, tiny),
         radius,
     )
-    return state._replace(params=params, velocity=velocity), info
+    return state._replace(params=params, velocity=velocity, age=age), info

@@ -36,7 +36,8 @@ class IsmileState(NamedTuple):
 
     Attributes:
         params: position.
-        velocity: vᵀMv = 1.
+        velocity: vᵀMv = 1, up to the rounding errors of `age` steps.
+        age: how many steps ago it was normalised, and explicit noise added.
         geometry: M, normalised to tr(P)/d = 1.
         scale: s = tr((Σ̂ + Λ)⁻¹)/d.
         damping: Λ, one scalar per leaf.
@@ -49,6 +50,7 @@ class IsmileState(NamedTuple):
 
     params: Any
     velocity: Any
+    age: jax.Array
     geometry: Geometry
     scale: jax.Array
     damping: list[jax.Array]

@@ -12,6 +12,7 @@ import optax
 import smilax as sx
 from smilax.experiments.steps.cases import Case, Problem
 from smilax.packing import pack, packable
+from smilax.samplers.ismile_state import IsmileState
 
 STEP_SIZE = 1e-5
 # BlackJAX's SGHMC draws a momentum at each call; with one step a call no gradient would ever reach the position, and
@@ -101,6 +102,9 @@ def _descend(problem: Problem) -> Callable:
 def of_sampler(algorithm: Any, problem: Problem, params: Any, chains: int) -> Program:
     """One of smilax's samplers, after warm-up."""
     state = algorithm.init(jax.random.key(0), params)
+    if isinstance(state, IsmileState):
+        # With a geometry that passes for learnt, explicit noise is part of the steps, as it is of nearly all real ones.
+        state = state._replace(factored=state.factored + 1)
     return loop(lambda key, state, batch: algorithm.step(key, state, batch)[0], state, problem.batch, chains)
 
 
