@@ -41,7 +41,8 @@ def reflectors(images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     order = jnp.flip(mix, axis=1)
     below, tau = jnp.linalg.qr(images @ order, mode="raw")
     reflected = tau != 0  # a direction without images is left alone
-    v = (jnp.tril(below.T, -1) + jnp.eye(*images.shape, dtype=images.dtype)) * reflected.astype(images.dtype)[None, :]
+    rows, columns = images.shape
+    v = (jnp.tril(below.T, -1) + jnp.eye(rows, columns, dtype=images.dtype)) * reflected.astype(images.dtype)[None, :]
     # H₁ ⋯ Hₖ = I − V T Vᵀ, where T⁻¹ has the upper triangle of VᵀV and 1/τ (Puglisi 1992).
     inverse = jnp.triu(v.T @ v, 1) + jnp.diag(1 / jnp.where(reflected, tau, 1))
     w = solve_triangular(inverse, v.T, trans=1).T

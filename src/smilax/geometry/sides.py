@@ -39,7 +39,14 @@ class Identity(NamedTuple):
     def rows_into(self, matrix: jax.Array) -> jax.Array:
         return matrix
 
-    rows_back = columns_into = columns_back = rows_into
+    def rows_back(self, matrix: jax.Array) -> jax.Array:
+        return matrix
+
+    def columns_into(self, matrix: jax.Array) -> jax.Array:
+        return matrix
+
+    def columns_back(self, matrix: jax.Array) -> jax.Array:
+        return matrix
 
 
 class Whole(NamedTuple):
@@ -156,7 +163,7 @@ class LeadingStats(NamedTuple):
     def rotated(self, solution: Any) -> tuple[Basis, jax.Array, "LeadingStats"]:
         values, w, v = solution
         count = len(values)
-        probes = jnp.eye(*w.shape, dtype=w.dtype) - w @ v[:count].T
+        probes = jnp.eye(w.shape[0], w.shape[1], dtype=w.dtype) - w @ v[:count].T
         # Away from the leading directions the coordinates are nearly the old ones, less what those have taken.
         scaled = probes * values[None, :]
         rest = self.marginal - jnp.sum(scaled * probes, axis=1)

@@ -25,8 +25,8 @@ INFLATION = 0.32
 MOST_RAPIDITY = 5.0
 # Explicit noise, and products with M for the velocity's norm, are for once in so many steps, or sooner, when the noise
 # of all steps since makes up this share of a decoherence length: it is theirs together, and keeps directions uniform at
-# any strength. In exact arithmetic kicks keep vᵀMv at one; friction makes rounding grow, by some ε/L_eff a step. Warm-up,
-# whose steps may be wild, normalises after each.
+# any strength. In exact arithmetic kicks keep vᵀMv at one; friction makes rounding grow, by some ε/L_eff a step; and
+# warm-up, whose steps may be wild, normalises after each.
 MENDED_EVERY = 8
 MOST_DELAY = 0.1
 
@@ -241,9 +241,7 @@ def _arrive(
         velocity = when(due & (missing > 0), refreshed, velocity, key, missing, travelled, geometry)
         return velocity, jnp.where(due, 0, age)
 
-    velocity, age = when(
-        mending | due, mended, (velocity, age), due, key, missing, travelled, state.geometry
-    )
+    velocity, age = when(mending | due, mended, (velocity, age), due, key, missing, travelled, state.geometry)
     info = IsmileInfo(
         log_density,
         jnp.full_like(eps, jnp.nan),
