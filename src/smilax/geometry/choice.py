@@ -18,7 +18,7 @@ NAMES = ("auto", "identity", "diagonal", "kronecker", "low_rank", "dense")
 DENSE_LIMIT = 256
 
 
-def noise_estimate(name: str, params: Any, *, max_side: int = 128, rank: int = 16) -> NoiseEstimate:
+def noise_estimate(name: str, params: Any, *, max_side: int = 1024, rank: int = 16) -> NoiseEstimate:
     """The estimate of this name for parameters like these.
 
     `"auto"` is dense up to 256 parameters and kronecker above.
@@ -33,7 +33,7 @@ def noise_estimate(name: str, params: Any, *, max_side: int = 128, rank: int = 1
         case "diagonal":
             return DiagonalEstimate()
         case "kronecker":
-            return KroneckerEstimate(shapes, max_side, rank)
+            return KroneckerEstimate(shapes, max_side)
         case "low_rank":
             return LowRankEstimate(rank)
         case "dense":

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 
 from smilax import trees
 from smilax.geometry.base import Factored
-from smilax.geometry.eigen import in_turn
-from smilax.geometry.sides import Basis, Leading, SideStats, of_both_sides, side
+from smilax.geometry.eigen import eigh_in_turn
 from smilax.packing import repack, unpack
 
 
@@ -22,29 +21,26 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 class Bases(NamedTuple):
-    """Orthogonal matrices of one leaf's two sides."""
+    """Orthogonal matrices of one leaf's two sides; None leaves a side as it is."""
 
-    left: Basis
-    right: Basis
+    left: jax.Array | None
+    right: jax.Array | None
 
     def into(self, matrix: jax.Array) -> jax.Array:
         """Q_Lᵀ G Q_R."""
-        if isinstance(self.left, Leading) and isinstance(self.right, Leading):
-            return of_both_sides(matrix, self.left.v, self.left.w, self.right.w, self.right.v)
-        return self.right.columns_into(self.left.rows_into(matrix))
+        matrix = matrix if self.left is None else self.left.T @ matrix
+        return matrix if self.right is None else matrix @ self.right
 
     def back(self, matrix: jax.Array) -> jax.Array:
         """Q_L G Q_Rᵀ."""
-        if isinstance(self.left, Leading) and isinstance(self.right, Leading):
-            return of_both_sides(matrix, self.left.w, self.left.v, self.right.v, self.right.w)
-        return self.right.columns_back(self.left.rows_back(matrix))
+        matrix = matrix if self.left is None else self.left @ matrix
+        return matrix if self.right is None else matrix @ self.right.T
 
 
 class Kronecker(NamedTuple):
     """A mass matrix that is diagonal in the eigenbases of every weight matrix's two sides.
 
-    An m × n leaf costs 2 mn (m + n) multiplications per product and m² + n² + mn numbers; for a long side (below) read
-    twice the number of its leading directions in place of its length.
+    An m × n leaf costs 2 mn (m + n) multiplications per product and m² + n² + mn numbers.
 
     Attributes:
         bases: of each leaf.
@@ -79,10 +75,10 @@ class Kronecker(NamedTuple):
 
 
 class LeafStats(NamedTuple):
-    """Statistics of one leaf's two sides, its bases, and the variances in them."""
+    """E[DDᵀ] and E[DᵀD] of one leaf's draws D, its bases, and the variances in them."""
 
-    left: SideStats
-    right: SideStats
+    left: jax.Array | None
+    right: jax.Array | None
     bases: Bases
     variance: jax.Array
 
@@ -98,28 +94,28 @@ class KroneckerStats(NamedTuple):
 class KroneckerEstimate:
     """Σ̂ by eigenbases of E[DDᵀ] and E[DᵀD] and elementwise variances in them (EKFAC; George et al. 2018).
 
-    Built from noise draws and not from layer inputs, so any leaf will do: on a short vector the estimate is dense. A
-    draw costs an m × n leaf 2 mn (m + n) multiplications, a rotation two eigenproblems.
+    Built from noise draws and not from layer inputs, so any leaf will do: on a vector the estimate is dense. A draw
+    costs an m × n leaf 2 mn (m + n) multiplications, a rotation two eigenproblems.
 
     Attributes:
         shapes: of the leaves.
-        max_side: of a side longer than this only the leading directions are rotated.
-        rank: how many.
+        max_side: a side longer than this stays unrotated.
     """
 
     shapes: tuple[tuple[int, ...], ...]
-    max_side: int = 128
-    rank: int = 16
+    max_side: int = 1024
 
     def init(self, params: Any) -> Any:
         stats = []
         for leaf in jax.tree.leaves(unpack(params)):
-            shape = matrix_shape(leaf.shape)
-            (left, left_stats), (right, right_stats) = (
-                side(size, leaf.dtype, self.max_side, self.rank) for size in shape
-            )
-            stats.append(LeafStats(left_stats, right_stats, Bases(left, right), jnp.zeros(shape, leaf.dtype)))
+            rows, columns = matrix_shape(leaf.shape)
+            left, right = self._side(rows, leaf.dtype), self._side(columns, leaf.dtype)
+            eye = [None if s is None else jnp.eye(len(s), dtype=s.dtype) for s in (left, right)]
+            stats.append(LeafStats(left, right, Bases(*eye), jnp.zeros((rows, columns), leaf.dtype)))
         return KroneckerStats(stats, jnp.zeros((), jnp.int32))
+
+    def _side(self, size: int, dtype: Any) -> jax.Array | None:
+        return jnp.zeros((size, size), dtype) if 1 < size <= self.max_side else None
 
     def update(self, stats: Any, draw: Any, weight: jax.Array) -> Any:
         # Since the last rotation the variances are a plain average at first, and then like everything else.
@@ -127,28 +123,32 @@ class KroneckerEstimate:
 
         def one(leaf, noise):
             noise = noise.reshape(leaf.variance.shape)
+            left = None if leaf.left is None else (1 - weight) * leaf.left + weight * (noise @ noise.T)
+            right = None if leaf.right is None else (1 - weight) * leaf.right + weight * (noise.T @ noise)
             rotated = leaf.bases.into(noise)
             variance = (1 - fresh) * leaf.variance + fresh * rotated * rotated
-            return LeafStats(
-                leaf.left.update(noise, weight, fresh), leaf.right.update(noise.T, weight, fresh), leaf.bases, variance
-            )
+            return LeafStats(left, right, leaf.bases, variance)
 
         leaves = [one(leaf, noise) for leaf, noise in zip(stats.leaves, jax.tree.leaves(unpack(draw)), strict=True)]
         return KroneckerStats(leaves, stats.draws + 1)
 
     def rotate(self, stats: Any) -> Any:
-        sides = [side for leaf in stats.leaves for side in (leaf.left, leaf.right)]
-        problems = [side.problem() for side in sides]
-        solved = iter(in_turn([problem for problem in problems if problem is not None]))
-        solutions = iter([None if problem is None else next(solved) for problem in problems])
+        sides = [side for leaf in stats.leaves for side in (leaf.left, leaf.right) if side is not None]
+        levels = [jnp.maximum(jnp.trace(side) / len(side), jnp.finfo(side.dtype).tiny) for side in sides]
+        solutions = iter(eigh_in_turn([side / level for side, level in zip(sides, levels, strict=True)]))
 
         def one(leaf):
-            left, rows, left_stats = leaf.left.rotated(next(solutions))
-            right, columns, right_stats = leaf.right.rotated(next(solutions))
+            left = None if leaf.left is None else next(solutions)
+            right = None if leaf.right is None else next(solutions)
             # Until there are draws in the new basis: what a Kronecker product would have, with the same total variance.
-            guess = jnp.outer(rows, columns).astype(leaf.variance.dtype)
+            guess = jnp.ones_like(leaf.variance)
+            if left is not None:
+                guess = guess * jnp.maximum(left[0], 0)[:, None]
+            if right is not None:
+                guess = guess * jnp.maximum(right[0], 0)[None, :]
             guess = guess * (jnp.sum(leaf.variance) / jnp.maximum(jnp.sum(guess), jnp.finfo(guess.dtype).tiny))
-            return LeafStats(left_stats, right_stats, Bases(left, right), guess)
+            bases = Bases(None if left is None else left[1], None if right is None else right[1])
+            return LeafStats(leaf.left, leaf.right, bases, guess)
 
         return KroneckerStats([one(leaf) for leaf in stats.leaves], jnp.zeros((), jnp.int32))
 

@@ -61,7 +61,7 @@ def ismile(
     replacement: bool = False,
     endless: bool = False,
     max_reject: float = 5.0,
-    max_side: int = 128,
+    max_side: int = 1024,
     rank: int = 16,
     friction: bool = True,
     matched_noise: bool = True,
@@ -95,8 +95,8 @@ def ismile(
         endless: whether every batch is new, as from a simulator, and no row comes back: none then decides a
             direction alone, and steps may be longer. Implies `replacement`.
         max_reject: a step is rejected if |ΔE − mean ΔE| exceeds this times √d (or is not finite).
-        max_side: kronecker: of a longer side of a weight matrix only `rank` leading directions are rotated.
-        rank: number of directions of low_rank, and of a long side in kronecker.
+        max_side: kronecker: a longer side of a weight matrix stays unrotated.
+        rank: low_rank: number of directions.
         friction: whether each step's friction matches its own noise; without, noise that the geometry does not express
             makes variances wrong.
         matched_noise: whether noise is added so that with exact Σ̂ all noise is isotropic.
