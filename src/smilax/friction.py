@@ -7,6 +7,7 @@ constant: with cᵢ the derivative of example i's log likelihood along v, the ba
 sum of the examples' gradients, so that the force comes from one more number per example and no further gradient.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -75,17 +76,27 @@ def matched_friction(
     strength = 0.5 * step_size
     force = None
     if damping is not None:
-        damped = jax.tree.map(lambda level, v: factor * level * v, damping, velocity)
-        power = power + trees.dot(damped, velocity)
+        power = power + factor * _weighted_square(damping, velocity)
     turn = strength * step_size * power / (trees.size(params) - 1)
     # Rare where the step size is right, and then a bounded friction is better than one that reverses the motion.
     bounded = jnp.minimum(1, MOST_TURN / jnp.maximum(turn, jnp.finfo(turn.dtype).tiny))
     if damping is not None:
-        force = trees.scale(-strength * bounded, damped)
+        pull = -strength * bounded * factor
+        force = jax.tree.map(lambda level, v: pull * level * v, damping, velocity)
     change = -strength * bounded * scale * slopes
     change = change * _own_noise_factor(jnp.mean(change * change))
     change = jnp.clip(change, -MOST_CHANGE, MOST_CHANGE)
     return Friction(1 + change, force, turn * bounded)
+
+
+def _weighted_square(weights: Any, x: Any) -> jax.Array:
+    """Σ wᵢ xᵢ², where a leaf of weights may be one number for all of a leaf; shape `()`."""
+
+    def one(weight, x):
+        # One number is taken out of the sum, so that no product as large as the leaf is written down.
+        return weight * jnp.vdot(x, x) if weight.ndim == 0 else jnp.vdot(weight * x, x)
+
+    return functools.reduce(jnp.add, jax.tree.leaves(jax.tree.map(one, weights, x)))
 
 
 def _own_noise_factor(variance: jax.Array) -> jax.Array:
