@@ -90,6 +90,13 @@ def test_batches_that_cannot_be_split_are_refused(batch_size, found):
         sx.ismile(POSTERIOR, split=2)
 
 
+def test_sizes_of_a_geometry_are_counts():
+    with pytest.raises(TypeError, match=r"rank must be an integer, got 2\.5"):
+        sx.ismile(POSTERIOR, rank=2.5)
+    with pytest.raises(ValueError, match="max_side must be at least 1, got 0"):
+        sx.ismile(POSTERIOR, max_side=0)
+
+
 @pytest.mark.parametrize("geometry", ["identity", pytest.param("diagonal", marks=pytest.mark.truth)])
 def test_friction_makes_up_for_a_geometry_that_cannot_express_the_noise(geometry):
     def ratios(**options):
