@@ -90,6 +90,24 @@ def test_batches_that_cannot_be_split_are_refused(batch_size, found):
         sx.ismile(POSTERIOR, split=2)
 
 
+@pytest.mark.parametrize(("step_size", "num_steps"), [(0.05, 800), (5.0, 8)])
+def test_explicit_noise_forgets_a_velocity_within_the_radius(step_size, num_steps):
+    # Without a force only explicit noise turns the velocity, by e^{−t/R} in all, however many steps share it.
+    dim = 4000
+    flat = sx.Posterior(lambda x: 0.0 * jnp.sum(x), lambda x, batch: 0.0 * batch * jnp.sum(x), num_data=4)
+    algorithm = sx.ismile(flat, geometry="identity", step_size=step_size)
+    start = algorithm.init(jax.random.key(0), jnp.zeros(dim, jnp.float32))
+    start = start._replace(factored=start.factored + 1)
+
+    @jax.jit
+    def end(state):
+        keys = jax.random.split(jax.random.key(1), num_steps)
+        return jax.lax.scan(lambda s, k: (algorithm.step(k, s, jnp.ones(4))[0], None), state, keys)[0]
+
+    cosine = float(start.velocity @ end(start).velocity)
+    assert abs(cosine - np.exp(-num_steps * step_size / dim**0.5)) < 5 / dim**0.5
+
+
 def test_sizes_of_a_geometry_are_counts():
     with pytest.raises(TypeError, match=r"rank must be an integer, got 2\.5"):
         sx.ismile(POSTERIOR, rank=2.5)

@@ -63,14 +63,6 @@ def check_number(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a number, got {value!r}")
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raises unless `value` is an integer of at least one."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value!r}")
-
-
 def check_step_size(value: Any) -> None:
     """Raises unless `value` is a positive finite number or a schedule (any function)."""
     if callable(value):

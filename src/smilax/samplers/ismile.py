@@ -12,13 +12,14 @@ import jax.numpy as jnp
 
 from smilax import trees
 from smilax.bnn import NetworkPosterior
+from smilax.checks import check_count
 from smilax.conditional import when
 from smilax.geometry.choice import NAMES, noise_estimate
 from smilax.microcanonical import draw_velocity, normalize
 from smilax.noise import rows
 from smilax.packing import unpack
 from smilax.posterior import Posterior
-from smilax.samplers.base import SamplingAlgorithm, check_count, check_number, check_params, check_positive
+from smilax.samplers.base import SamplingAlgorithm, check_number, check_params, check_positive
 from smilax.samplers.descent import descend, descent_init
 from smilax.samplers.ismile_kernel import INFLATION, Kernel, limits, noise_factor, split_step, whole_step
 from smilax.samplers.ismile_state import IsmileInfo, IsmileState
@@ -130,8 +131,7 @@ def ismile(
     for name, optional in (("target_eevpd", target_eevpd), ("step_size", step_size)):
         if optional is not None:
             check_positive(name, optional)
-    for name, count in (("max_side", max_side), ("rank", rank)):
-        check_count(name, count)
+    max_side, rank = check_count("max_side", max_side, 1), check_count("rank", rank, 1)
     network = isinstance(posterior, NetworkPosterior)
     if descent is None:
         descent = DESCENT if network else 0.0
