@@ -614,6 +614,100 @@ def test_tuned_step_size_moves_in_warmup_and_then_stays(make, adapt_after_warmup
     assert 0.9 < result.info.accepted.mean() < 1
 
 
+def published_step(x, u, cached, eps, gradient):
+    """One step without preconditioner in float64 numpy, and its change of kinetic energy; u on the unit sphere."""
+
+    def kick(u, g, h):
+        size = np.linalg.norm(g)
+        delta, c = h * size / (len(u) - 1), u @ g / size
+        grown = np.cosh(delta) + c * np.sinh(delta)
+        return (u + (np.sinh(delta) + c * (np.cosh(delta) - 1)) * g / size) / grown, (len(u) - 1) * np.log(grown)
+
+    share = sx.microcanonical.LAMBDA
+    kinetic = 0.0
+    if cached is not None:
+        u, kinetic = kick(u, cached, share * eps)
+    x = x + eps / 2 * u
+    u, change = kick(u, gradient(x), (1 - 2 * share) * eps)
+    x, kinetic = x + eps / 2 * u, kinetic + change
+    u, change = kick(u, gradient(x), share * eps)
+    return x, u, kinetic + change
+
+
+def rows_density(x, rows):
+    """The log density of `POSTERIOR` on a batch, and its gradient, in float64."""
+    differences = rows - x
+    density = -0.5 * np.sum(TAU * x**2) - 0.5 * np.sum(differences**2) / len(rows)
+    return density, -TAU * x + differences.mean(axis=0)
+
+
+@pytest.mark.parametrize("energy", ["between_batches", "one_batch"])
+def test_what_the_tuner_compares(energy, key):
+    eps, rows = 0.7, [ROWS[:20], ROWS[20:40]]
+    algorithm = sx.smile(POSTERIOR, eps, weight=0.25, energy=energy)
+    state = algorithm.init(key, jnp.asarray(MEAN, jnp.float32))
+    x, u, cached, density = MEAN, np.asarray(state.momentum, np.float64), None, None
+    moments = []
+    for batch in rows:
+        x, u, kinetic = published_step(x, u, cached, eps, lambda x, batch=batch: rows_density(x, batch)[1])
+        before, (density, cached) = density, rows_density(x, batch)
+        moments.append(None if before is None else abs(kinetic - (density - before)))
+        state, info = algorithm.step(key, state, jnp.asarray(batch, jnp.float32))
+        np.testing.assert_allclose(state.params, x, rtol=1e-4)
+        np.testing.assert_allclose(info.log_density, density, rtol=1e-4)
+    if energy == "between_batches":
+        # The first step has nothing to compare with.
+        assert int(state.tuner.num_steps) == 1
+        np.testing.assert_allclose(state.tuner.mean, 0.25 * moments[1], rtol=1e-3)
+    else:
+        assert int(state.tuner.num_steps) == 2
+        assert state.log_density is None
+        np.testing.assert_allclose(
+            state.tuner.mean - 0.25 * abs(info.energy_error),
+            0.75 * 0.25 * abs(first_error(key, eps, rows[0])),
+            rtol=1e-3,
+        )
+
+
+def first_error(key, eps, batch):
+    algorithm = sx.smile_naive(POSTERIOR, eps)
+    return algorithm.step(key, algorithm.init(key, jnp.asarray(MEAN, jnp.float32)), jnp.asarray(batch, jnp.float32))[
+        1
+    ].energy_error
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("make", [sx.smile, sx.psmile])
+def test_an_undone_step_leaves_no_density_and_a_hopeless_start_is_left(make, key):
+    algorithm = make(POSTERIOR, 1e30)
+    state = algorithm.init(key, jnp.asarray(MEAN, jnp.float32))
+    batch = jnp.asarray(ROWS[:20], jnp.float32)
+    after, info = algorithm.warmup(key, state, batch, 0.0)
+    assert info.accepted == 0
+    assert np.isnan(after.log_density)
+    np.testing.assert_array_equal(after.params, state.params)
+    np.testing.assert_allclose(after.tuner.step_size, 0.98e30, rtol=1e-5)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("make", [sx.smile, sx.psmile])
+def test_the_tuner_falls_faster_on_one_batch_than_between_batches(make):
+    """The step size after 20,000 steps from 0.15: batch noise hides what the integrator's own error would do."""
+    last = {
+        energy: sx.sample(
+            jax.random.key(0), make(POSTERIOR, 0.15, energy=energy), ROWS.astype(np.float32), jnp.zeros(DIM),
+            num_chains=4, num_warmup=20_000, num_samples=10, batch_size=BATCH_SIZE, progress_bar=False,
+        ).info.step_size[:, -1]
+        for energy in ("between_batches", "one_batch")
+    }  # fmt: skip
+    assert np.median(last["one_batch"]) < 0.02 < np.median(last["between_batches"])
+
+
+def test_the_tuner_refuses_an_unknown_energy():
+    with pytest.raises(ValueError, match="energy must be one of .*between_batches.*got 'both'"):
+        sx.psmile(POSTERIOR, 1e-2, energy="both")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Eight simulated devices: `python test_samplers.py` is run by the test below
 

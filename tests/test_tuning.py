@@ -63,6 +63,25 @@ def test_a_step_that_is_not_finite_is_undone_and_leaves_no_trace():
     np.testing.assert_allclose(sizes[30], sizes[29] * 0.98, rtol=1e-6)
 
 
+@pytest.mark.once
+def test_drift_of_the_rule_under_batch_noise_alone():
+    """With exact moments of a half-normal E (docs/theory.md), and as the rule behaves when it forgets slowly."""
+    mean, variance = np.sqrt(2 / np.pi), 1 - 2 / np.pi
+    shape, share = mean**2 / variance, 2 * 0.1 / 3
+
+    def quantile(z):
+        return mean * max(1 - 1 / (9 * shape) + z / (3 * np.sqrt(shape)), 0) ** 3
+
+    low, high = (quantile(stats.norm.ppf(p)) for p in (share / 2, 1 - share))
+    expected = (1 - 2 * stats.norm.sf(low)) * np.log(1.02) + 2 * stats.norm.sf(high) * np.log(0.98)
+    assert expected == pytest.approx(-6.45e-5, rel=0.01)
+    errors = np.abs(np.random.default_rng(0).normal(size=(8, 200_000)))
+    drifts = [np.log(np.asarray(run(chain, QuantileRule(weight=1e-3))[0])[[20_000, -1]]) for chain in errors]
+    found = [(last - first) / 180_000 for first, last in drifts]
+    assert abs(np.mean(found) - expected) < 4 * np.std(found) / np.sqrt(len(found))
+    assert np.std(found) / np.sqrt(len(found)) < 2e-5
+
+
 SIZE, RIGHT = 20, 0.3  # parameters, and the step size at which EEVPD is on target
 
 

@@ -1,10 +1,12 @@
 """Step-size rules driven by the energy error of single steps."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtri
+
+Energy = Literal["between_batches", "one_batch"]
 
 
 class QuantileRule(NamedTuple):
@@ -15,12 +17,16 @@ class QuantileRule(NamedTuple):
     q(p) = θ k (1 − 1/(9k) + z_p/(3√k))³. A step with E > q(reset) is undone; E > q(1 − 2a/3) shrinks the step size by
     (1 − δ), and E < q(a/3) grows it by (1 + δ).
 
-    The rule compares E with its own recent past, so it has no fixed point in the step size: where E has a heavier
-    tail than a Gamma law the step size drifts down for as long as the rule is on.
+    The rule compares E with its own recent past and knows no scale: where E grows with the step size and has a heavier
+    tail than a Gamma law, the step size drifts down for as long as the rule is on. What E is decides how fast
+    (docs/theory.md). Between batches, E is the change of kinetic energy less the difference of the log densities of the
+    new position on the new batch and the old position on the old one. Most of that is batch noise, whatever the step
+    size, and normal, so that the drift is slow; this is what the paper's implementation does. On one batch E is the
+    integrator's own error, whose tail is heavy, and the step size may fall by orders of magnitude.
 
-    Departures from the paper: E is taken on one batch (between batches it is batch noise, docs/theory.md), q is clipped
-    at 0 (its cube is negative for k < 0.57), the moments' start is corrected with β itself, and a step whose energy is
-    not finite is undone and shrinks the step size without entering the moments.
+    Departures from the paper's implementation: q is clipped at 0 (its cube is negative for k < 0.57), the moments'
+    start is corrected with β itself, all of a step's kicks count, an undone step leaves no density behind, and a step
+    whose energy is not finite is undone and shrinks the step size without entering the moments.
 
     Attributes:
         reset: probability beyond which a step is undone.
@@ -28,6 +34,7 @@ class QuantileRule(NamedTuple):
         rate: δ, how far they move it.
         weight: β, the weight of the newest step in the moments.
         patience: number of first steps in which nothing acts.
+        energy: what E is, "between_batches" or "one_batch".
     """
 
     reset: float = 0.98
@@ -35,6 +42,7 @@ class QuantileRule(NamedTuple):
     rate: float = 0.02
     weight: float = 0.01
     patience: int = 10
+    energy: Energy = "between_batches"
 
 
 class QuantileState(NamedTuple):

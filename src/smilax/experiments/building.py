@@ -49,6 +49,15 @@ def problem_of(config: Config, seed: int, data_dir: DataDir) -> Problem:
     data = load_data(
         SOURCES[config.data.name], data_dir, seed, options, config.data.max_rows, config.data.max_test_rows
     )
+    return pose(config, data)
+
+
+def pose(config: Config, data: Data) -> Problem:
+    """The posterior of these data.
+
+    Raises:
+        ConfigError: if the network cannot take them.
+    """
     x, y = data.train[:2]
     shape = x.shape[1:]
     if len(shape) not in MODELS[config.model.name].ndims:

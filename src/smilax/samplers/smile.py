@@ -10,9 +10,9 @@ v = u/s that is M = diag(s²); the momentum u is kept when s changes.
 
 Departures from the paper's reference implementation, each because the other way is a fault: the velocity starts
 uniform on the sphere and not at zero; m is carried over, so that s is a standard deviation; non-finite steps are
-undone (with the velocity reversed) and never enter an average; an undone step leaves no gradient behind; nothing is
-wiped after warm-up; the energy error is taken on one batch. The step size adapts in warm-up only, unless
-`adapt_after_warmup` says otherwise.
+undone (with the velocity reversed) and never enter an average; an undone step leaves no gradient and no density behind;
+nothing is wiped after warm-up; the energy error of `Info` is the integrator's own, on one batch. The step size adapts
+in warm-up only, unless `adapt_after_warmup` says otherwise.
 
 One more departure, from the paper itself: s has a floor relative to its root mean square (`scale_floor`, 0.1; 0 is the
 published rule). A parameter that the data have no say in, such as those of a dead ReLU unit, has no gradient noise: its
@@ -22,7 +22,7 @@ others); with the floor, which caps that factor at about 10, none.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ from smilax.samplers.base import (
     describe,
     schedule,
 )
-from smilax.tuning import QuantileRule, QuantileState, quantile_init, quantile_update
+from smilax.tuning import Energy, QuantileRule, QuantileState, quantile_init, quantile_update
 
 MOVING_WEIGHT = 0.01
 SCALE_RANGE = (1e-2, 1e4)
@@ -116,6 +116,8 @@ class SmileState(NamedTuple):
         gradient: the last step's last gradient, used by the next step's first kick; zeros before the first step.
         scale: the preconditioner, or None.
         tuner: energy moments and step size, or None.
+        log_density: of the position, on the batch that led to it, shape `()`, where the tuner compares batches; NaN
+            before the first step.
         num_steps: steps taken.
     """
 
@@ -124,6 +126,7 @@ class SmileState(NamedTuple):
     gradient: Any
     scale: NoiseScale | None
     tuner: QuantileState | None
+    log_density: jax.Array | None
     num_steps: jax.Array
 
 
@@ -137,6 +140,7 @@ def _smile(
     scale_floor: float = 0.0,
 ) -> SamplingAlgorithm:
     step_size_at: Callable[[jax.Array], jax.Array] = schedule(step_size)
+    between_batches = rule is not None and rule.energy == "between_batches"
 
     def init(key, params):
         check_params(params)
@@ -149,6 +153,7 @@ def _smile(
             gradient=zeros,
             scale=NoiseScale(zeros, ones, jnp.asarray(SCALE_RANGE[0] ** 2, dtype), one) if preconditioned else None,
             tuner=quantile_init(step_size_at(count).astype(dtype)) if rule else None,
+            log_density=jnp.full((), jnp.nan, dtype) if between_batches else None,
             num_steps=count,
         )
 
@@ -166,10 +171,16 @@ def _smile(
             eps,
             norm,
         )
+        density = moved.second.total
         if rule:
-            tuner, accepted = quantile_update(rule, state.tuner, moved.energy_error, moved.valid, adapt)
+            error = moved.kinetic - (density - state.log_density) if between_batches else moved.energy_error
+            tuner, accepted = quantile_update(rule, state.tuner, error, moved.valid, adapt)
         else:
             tuner, accepted = None, moved.valid
+        if between_batches:
+            # The first step that is finite has no batch to be compared with.
+            first = jnp.isnan(state.log_density) & moved.valid
+            tuner, accepted = trees.where(first, state.tuner, tuner), accepted | first
         scale = state.scale.after(moved.gradient, moved.valid, scale_floor) if preconditioned else None
         state = SmileState(
             params=trees.where(accepted, moved.params, state.params),
@@ -177,9 +188,10 @@ def _smile(
             gradient=trees.where(accepted, moved.gradient, state.gradient),
             scale=scale,
             tuner=tuner,
+            log_density=jnp.where(accepted, density, state.log_density) if between_batches else None,
             num_steps=state.num_steps + 1,
         )
-        return state, Info(moved.second.total, moved.energy_error, eps, accepted.astype(dtype))
+        return state, Info(density, moved.energy_error, eps, accepted.astype(dtype))
 
     config = {"name": name, "step_size": describe(step_size)}
     if preconditioned:
@@ -247,20 +259,22 @@ def check_scale_floor(value: float) -> None:
         raise ValueError(f"scale_floor must be in [0, 1), got {value!r}")
 
 
-def _tuned(name, posterior, step_size, preconditioned, reset, adapt, rate, weight, adapt_after_warmup, scale_floor=0.0):
+def _tuned(name, posterior, step_size, preconditioned, rule, adapt_after_warmup, scale_floor=0.0):
     check_scale_floor(scale_floor)
     check_step_size(step_size)
     if callable(step_size):
         raise TypeError(f"{name} tunes its step size from a starting value: step_size must be a number, not a schedule")
-    check_probability("reset", reset)
-    check_probability("weight", weight)
-    check_number("adapt", adapt)
-    check_number("rate", rate)
-    if not 0 <= adapt <= 1:
-        raise ValueError(f"adapt must be in [0, 1], got {adapt!r}")
-    if not 0 < rate < 1:
-        raise ValueError(f"rate must be in (0, 1), got {rate!r}")
-    rule = QuantileRule(float(reset), float(adapt), float(rate), float(weight))
+    check_probability("reset", rule.reset)
+    check_probability("weight", rule.weight)
+    check_number("adapt", rule.adapt)
+    check_number("rate", rule.rate)
+    if not 0 <= rule.adapt <= 1:
+        raise ValueError(f"adapt must be in [0, 1], got {rule.adapt!r}")
+    if not 0 < rule.rate < 1:
+        raise ValueError(f"rate must be in (0, 1), got {rule.rate!r}")
+    if rule.energy not in get_args(Energy):
+        raise ValueError(f"energy must be one of {get_args(Energy)}, got {rule.energy!r}")
+    rule = rule._replace(**{name: float(getattr(rule, name)) for name in ("reset", "adapt", "rate", "weight")})
     return _smile(name, posterior, step_size, preconditioned, rule, adapt_after_warmup, scale_floor)
 
 
@@ -272,6 +286,7 @@ def smile(
     adapt: float = 0.1,
     rate: float = 0.02,
     weight: float = 0.01,
+    energy: Energy = "between_batches",
     adapt_after_warmup: bool = False,
 ) -> SamplingAlgorithm:
     """SMILE with the published energy-quantile tuner (arXiv 2602.06500; see `smilax.tuning.QuantileRule`).
@@ -283,6 +298,8 @@ def smile(
         adapt: share of warm-up steps that move the step size; 0 moves it never.
         rate: relative change of the step size.
         weight: weight of the newest step in the energy's moments.
+        energy: "between_batches" compares the log densities of consecutive batches, as the paper's implementation
+            does; "one_batch" takes the integrator's own error, and the step size falls.
         adapt_after_warmup: keep moving the step size while sampling; then the chain has no stationary law.
 
     Raises:
@@ -295,7 +312,8 @@ def smile(
         >>> sx.smile(posterior, step_size=1e-2).config["reset"]
         0.98
     """
-    return _tuned("smile", posterior, step_size, False, reset, adapt, rate, weight, adapt_after_warmup)
+    rule = QuantileRule(reset, adapt, rate, weight, energy=energy)
+    return _tuned("smile", posterior, step_size, False, rule, adapt_after_warmup)
 
 
 def psmile(
@@ -306,6 +324,7 @@ def psmile(
     adapt: float = 0.1,
     rate: float = 0.02,
     weight: float = 0.01,
+    energy: Energy = "between_batches",
     adapt_after_warmup: bool = False,
     scale_floor: float = SCALE_FLOOR,
 ) -> SamplingAlgorithm:
@@ -320,6 +339,8 @@ def psmile(
         adapt: share of warm-up steps that move the step size; 0 moves it never.
         rate: relative change of the step size.
         weight: weight of the newest step in the energy's moments.
+        energy: "between_batches" compares the log densities of consecutive batches, as the paper's implementation
+            does; "one_batch" takes the integrator's own error, and the step size falls.
         adapt_after_warmup: keep moving the step size while sampling; then the chain has no stationary law.
         scale_floor: least s against its root mean square, in [0, 1); 0 is the published rule.
 
@@ -333,4 +354,5 @@ def psmile(
         >>> sx.psmile(posterior, step_size=1e-2).config["name"]
         'psmile'
     """
-    return _tuned("psmile", posterior, step_size, True, reset, adapt, rate, weight, adapt_after_warmup, scale_floor)
+    rule = QuantileRule(reset, adapt, rate, weight, energy=energy)
+    return _tuned("psmile", posterior, step_size, True, rule, adapt_after_warmup, scale_floor)
