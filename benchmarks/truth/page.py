@@ -56,6 +56,8 @@ Every sampler against posteriors known in closed form or from long NUTS runs, at
   they are judged: a choice that needs the truth, in their favour. `mclmc` is BlackJAX's, tuned by itself, full batch.
 - A sampler without a row was not run on that target.
 - † Measured with an earlier version of the package and not run again since.
+- Rows of `smile` and `psmile` are of before their tuner compared energies between batches by default: what
+  `energy="one_batch"` gives now.
 - What `ismile` allows rows that stand alone was settled on `breast_cancer` and `digits`, and batch size and length of
   `softmax_256` after seeing runs of `softmax`.
 - That networks take batches in halves and other posteriors do not was settled after runs of `softmax_256` with halves.

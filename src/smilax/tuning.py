@@ -20,9 +20,8 @@ class QuantileRule(NamedTuple):
     The rule compares E with its own recent past and knows no scale: where E grows with the step size and has a heavier
     tail than a Gamma law, the step size drifts down for as long as the rule is on. What E is decides how fast
     (docs/theory.md). Between batches, E is the change of kinetic energy less the difference of the log densities of the
-    new position on the new batch and the old position on the old one. Most of that is batch noise, whatever the step
-    size, and normal, so that the drift is slow; this is what the paper's implementation does. On one batch E is the
-    integrator's own error, whose tail is heavy, and the step size may fall by orders of magnitude.
+    new position on the new batch and the old position on the old one: mostly batch noise, whatever the step size. This
+    is what the paper's implementation does. On one batch E is the integrator's own error, whose tail is heavy.
 
     Departures from the paper's implementation: q is clipped at 0 (its cube is negative for k < 0.57), the moments'
     start is corrected with β itself, all of a step's kicks count, an undone step leaves no density behind, and a step

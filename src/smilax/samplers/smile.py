@@ -299,7 +299,7 @@ def smile(
         rate: relative change of the step size.
         weight: weight of the newest step in the energy's moments.
         energy: "between_batches" compares the log densities of consecutive batches, as the paper's implementation
-            does; "one_batch" takes the integrator's own error, and the step size falls.
+            does; "one_batch" takes the integrator's own error.
         adapt_after_warmup: keep moving the step size while sampling; then the chain has no stationary law.
 
     Raises:
@@ -340,7 +340,7 @@ def psmile(
         rate: relative change of the step size.
         weight: weight of the newest step in the energy's moments.
         energy: "between_batches" compares the log densities of consecutive batches, as the paper's implementation
-            does; "one_batch" takes the integrator's own error, and the step size falls.
+            does; "one_batch" takes the integrator's own error.
         adapt_after_warmup: keep moving the step size while sampling; then the chain has no stationary law.
         scale_floor: least s against its root mean square, in [0, 1); 0 is the published rule.
 
