@@ -25,9 +25,9 @@ def test_demo_prints_a_table_and_draws_a_figure(tmp_path, monkeypatch):
     assert (tmp_path / "figure.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert [(row.data, row.method) for row in found] == [
         ("digits", "deep ensemble"),
-        ("digits", "pSMILE"),
+        ("digits", "ismile"),
         ("diabetes", "deep ensemble"),
-        ("diabetes", "pSMILE"),
+        ("diabetes", "ismile"),
     ]
     for row in found:
         assert -5 < row.lppd < 0
