@@ -2,7 +2,6 @@
 
 import functools
 import math
-from itertools import accumulate
 from typing import Any
 
 import jax
@@ -66,13 +65,12 @@ def normal_like(key: jax.Array, tree: Any) -> Any:
 def signs_like(key: jax.Array, tree: Any) -> Any:
     """Independent random signs, ±1, in the shapes and dtypes of `tree`; 32 of them from one random word."""
     leaves, treedef = jax.tree.flatten(tree)
-    counts = [-(-leaf.size // 32) for leaf in leaves]
-    # The words of all leaves in one go: what makes random numbers takes long to compile, and words are few.
-    words = jnp.split(jax.random.bits(key, (sum(counts),), jnp.uint32), list(accumulate(counts[:-1])))
+    keys = [key] if len(leaves) == 1 else jax.random.split(key, len(leaves))
 
-    def signs(words, leaf):
+    def signs(key, leaf):
+        words = jax.random.bits(key, (-(-leaf.size // 32),), jnp.uint32)
         # Sign k of all words side by side, so that neighbours in memory come from neighbouring words.
         bits = (words[None, :] >> jnp.arange(32, dtype=jnp.uint32)[:, None]) & 1
         return (1 - 2 * bits.reshape(-1)[: leaf.size].astype(leaf.dtype)).reshape(leaf.shape)
 
-    return jax.tree.unflatten(treedef, [signs(w, x) for w, x in zip(words, leaves, strict=True)])
+    return jax.tree.unflatten(treedef, [signs(k, x) for k, x in zip(keys, leaves, strict=True)])
