@@ -82,6 +82,19 @@ def test_drift_of_the_rule_under_batch_noise_alone():
     assert np.std(found) / np.sqrt(len(found)) < 2e-5
 
 
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "law, least, most",
+    [(stats.t(5), -1e-3, -3e-4), (stats.laplace(), -np.inf, -3e-4), (stats.norm(2), 3e-4, 1e-3)],
+    ids=["Student-t", "Laplace", "normal about 2"],
+)
+def test_drift_of_the_rule_where_the_energy_is_not_half_normal(law, least, most):
+    """Heavy tails shrink the step size at least five times as fast as normal noise does; a large mean makes it grow."""
+    errors = np.abs(law.rvs((4, 50_000), random_state=0))
+    drifts = [np.log(np.asarray(run(chain)[0])[[1000, -1]]) for chain in errors]
+    assert least < np.mean([(last - first) / 49_000 for first, last in drifts]) < most
+
+
 SIZE, RIGHT = 20, 0.3  # parameters, and the step size at which EEVPD is on target
 
 
