@@ -50,7 +50,9 @@ def states(geometry, damping=None, chains=2):
         if isinstance(geometry, Diagonal):
             one, variance = jnp.ones(()), jax.tree.map(jnp.square, geometry.scale)
             scale = NoiseScale(jax.tree.map(jnp.zeros_like, variance), variance, 1e-4 * one, one)
-        state = SmileState(params, None, None, scale, None, None)
+        state = SmileState(
+            params=params, momentum=None, gradient=None, scale=scale, tuner=None, log_density=None, num_steps=None
+        )
     else:
         state = IsmileState(
             params=params, velocity=None, age=None, geometry=geometry, scale=jnp.ones(()),
