@@ -23,9 +23,9 @@ def draws_from(covariance, number, seed=0):
     return jnp.asarray(rng.normal(size=(number, len(covariance))) @ np.linalg.cholesky(covariance).T)
 
 
-def estimate_from(name, params, draws, rotations=(100, 300, 1000)):
+def estimate_from(name, params, draws, rotations=(100, 300, 1000), max_side=128):
     """Statistics after a stream of draws with uniform weights, rotated on the way."""
-    estimate = noise_estimate(name, params, rank=6)
+    estimate = noise_estimate(name, params, rank=6, max_side=max_side)
     stats = estimate.init(params)
 
     @jax.jit
@@ -56,12 +56,12 @@ def random_covariance(seed, size=SIZE):
     return (root @ root.T + 0.1 * np.eye(size)) * scales[:, None] * scales[None, :]
 
 
-@pytest.mark.parametrize("name", ESTIMATES)
+@pytest.mark.parametrize(("name", "max_side"), [*((name, 128) for name in ESTIMATES), ("kronecker", 3)])
 @pytest.mark.parametrize("packed", [False, True])
-def test_the_parts_of_a_geometry_belong_to_one_matrix(name, packed):
+def test_the_parts_of_a_geometry_belong_to_one_matrix(name, max_side, packed):
     params = pack(PARAMS) if packed else PARAMS
     draws = draws_from(random_covariance(0), 400)
-    estimate, stats = estimate_from(name, params, draws, rotations=(50, 150))
+    estimate, stats = estimate_from(name, params, draws, (50, 150), max_side)
     damping = [jnp.asarray(0.1 * (i + 1)) for i in range(4)]
     geometry, scale, _ = estimate.factor(stats, damping)
     inverse = matrix(geometry.precondition, params)
@@ -174,11 +174,40 @@ def test_auto_is_dense_for_few_and_kronecker_for_many():
         noise_estimate("full", PARAMS)
 
 
-def test_a_long_side_stays_unrotated():
-    estimate = noise_estimate("kronecker", {"embedding": jnp.zeros((50, 8))}, max_side=16)
-    stats = estimate.init({"embedding": jnp.zeros((50, 8))})
-    assert stats.leaves[0].left is None
-    assert stats.leaves[0].right.shape == (8, 8)
+@pytest.mark.parametrize(
+    ("shape", "rows", "columns"),
+    [
+        ((16, 8), [(1, 16, 16)], [(1, 8, 8)]),
+        ((50, 8), [(2, 12, 12), (2, 13, 13)], [(1, 8, 8)]),
+        ((8, 32), [(1, 8, 8)], [(2, 16, 16)]),
+        # Both are long: the shorter, or the inputs'.
+        ((48, 32), None, [(2, 16, 16)]),
+        ((32, 32), [(2, 16, 16)], None),
+        # Of nine blocks.
+        ((129, 8), None, [(1, 8, 8)]),
+        ((129, 40), None, [(2, 13, 13), (1, 14, 14)]),
+        ((40,), [(2, 13, 13), (1, 14, 14)], None),
+    ],
+)
+def test_long_sides_are_cut_in_blocks(shape, rows, columns):
+    params = {"w": jnp.zeros(shape)}
+    leaf = noise_estimate("kronecker", params, max_side=16).init(params).leaves[0]
+    got = [None if side is None else [stack.shape for stack in side] for side in (leaf.left, leaf.right)]
+    assert got == [rows, columns]
+
+
+def test_kronecker_in_blocks_is_exact_for_blocks_of_kronecker_products():
+    rng = np.random.default_rng(8)
+    scale = 1.0 + np.arange(7)
+    parts = [np.cov(rng.normal(size=(n, 4 * n))) for n in (3, 4)]
+    left = np.zeros((7, 7))
+    left[:3, :3], left[3:, 3:] = parts
+    params = {"w": jnp.zeros((7, 4))}
+    covariance = np.kron(left * np.sqrt(scale[:, None] * scale[None, :]), np.diag(0.5 + np.arange(4)))
+    estimate, stats = estimate_from("kronecker", params, draws_from(covariance, 20_000), rotations=(2000,), max_side=4)
+    geometry, scale, _ = estimate.factor(stats, [jnp.asarray(0.05)])
+    error = matrix(geometry.precondition, params) * float(scale) @ (covariance + 0.05 * np.eye(28))
+    np.testing.assert_allclose(np.linalg.eigvals(error).real, 1, atol=0.25)
 
 
 def test_diagonal_geometry_of_a_pytree():

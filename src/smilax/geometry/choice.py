@@ -18,7 +18,7 @@ NAMES = ("auto", "identity", "diagonal", "kronecker", "low_rank", "dense")
 DENSE_LIMIT = 256
 
 
-def noise_estimate(name: str, params: Any, *, max_side: int = 1024, rank: int = 16) -> NoiseEstimate:
+def noise_estimate(name: str, params: Any, *, max_side: int = 128, rank: int = 16) -> NoiseEstimate:
     """The estimate of this name for parameters like these.
 
     `"auto"` is dense up to 256 parameters and kronecker above.

@@ -4,16 +4,16 @@ import jax
 import jax.numpy as jnp
 
 
-def eigh_in_turn(matrices: list[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:
-    """Eigenvalues, ascending, and eigenvectors of each symmetric matrix.
+def eigh_in_turn(stacks: list[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:
+    """Eigenvalues, ascending, and eigenvectors of each symmetric matrix in each stack (count, size, size).
 
     XLA's CPU client runs independent LAPACK calls of a program concurrently, and was seen to wait for ever on batched
-    ones. Making every problem depend on the solution before it keeps it to one at a time.
+    ones. A loop over each stack, and making it depend on the one before, keeps it to one at a time.
     """
     solutions: list[tuple[jax.Array, jax.Array]] = []
-    for matrix in matrices:
+    for stack in stacks:
         if solutions:
-            matrix, _ = jax.lax.optimization_barrier((matrix, solutions[-1]))
-        values, vectors = jnp.linalg.eigh(matrix)
+            stack, _ = jax.lax.optimization_barrier((stack, solutions[-1]))
+        values, vectors = jax.lax.map(jnp.linalg.eigh, stack)
         solutions.append((values, vectors))
     return solutions

@@ -1,4 +1,4 @@
-"""M in per-layer eigenbases: for each weight matrix Q_L diag Q_Rᵀ."""
+"""M in per-layer eigenbases: for each weight matrix Q_L diag Q_Rᵀ, with Q block by block where sides are long."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,15 @@ import jax.numpy as jnp
 
 from smilax import trees
 from smilax.geometry.base import Factored
-from smilax.geometry.eigen import eigh_in_turn
+from smilax.geometry.sides import (
+    block_sizes,
+    column_blocks,
+    eigenbases,
+    identities,
+    rotate_columns,
+    rotate_rows,
+    row_blocks,
+)
 from smilax.packing import repack, unpack
 
 
@@ -20,27 +28,36 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     return math.prod(shape[:-1]), shape[-1]
 
 
-class Bases(NamedTuple):
-    """Orthogonal matrices of one leaf's two sides; None leaves a side as it is."""
+def rotated_sides(rows: int, columns: int, longest: int) -> tuple[int, int]:
+    """Lengths of both sides, 1 for one that stays as it is."""
+    rows, columns = (side if side <= MOST_BLOCKS * longest else 1 for side in (rows, columns))
+    if min(rows, columns) <= longest:
+        return rows, columns
+    return (rows, 1) if rows <= columns else (1, columns)
 
-    left: jax.Array | None
-    right: jax.Array | None
+
+class Bases(NamedTuple):
+    """Orthogonal matrices of one leaf's two sides, block by block in stacks; None leaves a side as it is."""
+
+    left: list[jax.Array] | None
+    right: list[jax.Array] | None
 
     def into(self, matrix: jax.Array) -> jax.Array:
         """Q_Lᵀ G Q_R."""
-        matrix = matrix if self.left is None else self.left.T @ matrix
-        return matrix if self.right is None else matrix @ self.right
+        matrix = matrix if self.left is None else rotate_rows(self.left, matrix)
+        return matrix if self.right is None else rotate_columns(self.right, matrix)
 
     def back(self, matrix: jax.Array) -> jax.Array:
         """Q_L G Q_Rᵀ."""
-        matrix = matrix if self.left is None else self.left @ matrix
-        return matrix if self.right is None else matrix @ self.right.T
+        matrix = matrix if self.left is None else rotate_rows(self.left, matrix, back=True)
+        return matrix if self.right is None else rotate_columns(self.right, matrix, back=True)
 
 
 class Kronecker(NamedTuple):
-    """A mass matrix that is diagonal in the eigenbases of every weight matrix's two sides.
+    """A mass matrix that is diagonal in the eigenbases of every weight matrix's two sides, or of blocks of them.
 
-    An m × n leaf costs 2 mn (m + n) multiplications per product and m² + n² + mn numbers.
+    With blocks of a rows and b columns an m × n leaf costs 2 mn (a + b) multiplications per product and holds
+    a m + b n + mn numbers.
 
     Attributes:
         bases: of each leaf.
@@ -77,8 +94,8 @@ class Kronecker(NamedTuple):
 class LeafStats(NamedTuple):
     """E[DDᵀ] and E[DᵀD] of one leaf's draws D, its bases, and the variances in them."""
 
-    left: jax.Array | None
-    right: jax.Array | None
+    left: list[jax.Array] | None
+    right: list[jax.Array] | None
     bases: Bases
     variance: jax.Array
 
@@ -95,27 +112,30 @@ class KroneckerEstimate:
     """Σ̂ by eigenbases of E[DDᵀ] and E[DᵀD] and elementwise variances in them (EKFAC; George et al. 2018).
 
     Built from noise draws and not from layer inputs, so any leaf will do: on a vector the estimate is dense. A draw
-    costs an m × n leaf 2 mn (m + n) multiplications, a rotation two eigenproblems.
+    costs as much as a product with M; a rotation has one eigenproblem for each block.
 
     Attributes:
         shapes: of the leaves.
-        max_side: a side longer than this stays unrotated.
+        max_side: a longer side is cut in blocks, up to eight; of two longer ones only the shorter is rotated, or the
+            inputs' if they are equal.
     """
 
     shapes: tuple[tuple[int, ...], ...]
-    max_side: int = 1024
+    max_side: int = 128
 
     def init(self, params: Any) -> Any:
         stats = []
         for leaf in jax.tree.leaves(unpack(params)):
             rows, columns = matrix_shape(leaf.shape)
-            left, right = self._side(rows, leaf.dtype), self._side(columns, leaf.dtype)
-            eye = [None if s is None else jnp.eye(len(s), dtype=s.dtype) for s in (left, right)]
+            left, right = (self._blocks(side, leaf.dtype) for side in rotated_sides(rows, columns, self.max_side))
+            eye = [None if side is None else identities(side) for side in (left, right)]
             stats.append(LeafStats(left, right, Bases(*eye), jnp.zeros((rows, columns), leaf.dtype)))
         return KroneckerStats(stats, jnp.zeros((), jnp.int32))
 
-    def _side(self, size: int, dtype: Any) -> jax.Array | None:
-        return jnp.zeros((size, size), dtype) if 1 < size <= self.max_side else None
+    def _blocks(self, side: int, dtype: Any) -> list[jax.Array] | None:
+        if side == 1:
+            return None
+        return [jnp.zeros((count, length, length), dtype) for count, length in block_sizes(side, self.max_side)]
 
     def update(self, stats: Any, draw: Any, weight: jax.Array) -> Any:
         # Since the last rotation the variances are a plain average at first, and then like everything else.
@@ -123,8 +143,13 @@ class KroneckerEstimate:
 
         def one(leaf, noise):
             noise = noise.reshape(leaf.variance.shape)
-            left = None if leaf.left is None else (1 - weight) * leaf.left + weight * (noise @ noise.T)
-            right = None if leaf.right is None else (1 - weight) * leaf.right + weight * (noise.T @ noise)
+            left = right = None
+            if leaf.left is not None:
+                blocks = row_blocks(leaf.left, noise)
+                left = [(1 - weight) * s + weight * (d @ d.mT) for s, d in zip(leaf.left, blocks, strict=True)]
+            if leaf.right is not None:
+                blocks = column_blocks(leaf.right, noise)
+                right = [(1 - weight) * s + weight * (d.mT @ d) for s, d in zip(leaf.right, blocks, strict=True)]
             rotated = leaf.bases.into(noise)
             variance = (1 - fresh) * leaf.variance + fresh * rotated * rotated
             return LeafStats(left, right, leaf.bases, variance)
@@ -134,8 +159,7 @@ class KroneckerEstimate:
 
     def rotate(self, stats: Any) -> Any:
         sides = [side for leaf in stats.leaves for side in (leaf.left, leaf.right) if side is not None]
-        levels = [jnp.maximum(jnp.trace(side) / len(side), jnp.finfo(side.dtype).tiny) for side in sides]
-        solutions = iter(eigh_in_turn([side / level for side, level in zip(sides, levels, strict=True)]))
+        solutions = iter(eigenbases(sides))
 
         def one(leaf):
             left = None if leaf.left is None else next(solutions)
@@ -163,5 +187,7 @@ class KroneckerEstimate:
         return Factored(geometry, scale, damping)
 
 
+# A side of more blocks than this stays unrotated: each would be too small a part of it.
+MOST_BLOCKS = 8
 # How many draws the guess after a rotation counts for.
 ROTATION_PRIOR = 20

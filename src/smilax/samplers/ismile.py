@@ -62,7 +62,7 @@ def ismile(
     replacement: bool = False,
     endless: bool = False,
     max_reject: float = 5.0,
-    max_side: int = 1024,
+    max_side: int = 128,
     rank: int = 16,
     friction: bool = True,
     matched_noise: bool = True,
@@ -96,7 +96,9 @@ def ismile(
         endless: whether every batch is new, as from a simulator, and no row comes back: none then decides a
             direction alone, and steps may be longer. Implies `replacement`.
         max_reject: a step is rejected if |ΔE − mean ΔE| exceeds this times √d (or is not finite).
-        max_side: kronecker: a longer side of a weight matrix stays unrotated.
+        max_side: kronecker: a longer side of a weight matrix is cut in blocks of this length at most, one of more than
+            eight blocks stays unrotated, and of two longer sides only the shorter is rotated. Where weights are shared
+            by many positions, as in convolutions and attention, 1024 costs little more.
         rank: low_rank: number of directions.
         friction: whether each step's friction matches its own noise; without, noise that the geometry does not express
             makes variances wrong.
