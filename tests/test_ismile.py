@@ -7,6 +7,8 @@ import pytest
 
 import smilax as sx
 from smilax.noise import half_batch_gradients
+from smilax.packing import unpack
+from smilax.samplers.damping import damping
 from smilax.samplers.ismile import in_halves
 from smilax.samplers.ismile_kernel import INFLATION, MENDED_EVERY
 
@@ -132,6 +134,12 @@ def test_the_same_check_fails_at_the_wrong_temperature():
     assert np.median(draws.var(0) / np.diag(COVARIANCE)) > 1.15
 
 
+@pytest.mark.truth
+def test_shrinkage_leaves_the_posterior_as_it_is():
+    draws = run(1e-2, geometry="diagonal", shrinkage=0.3).draws.reshape(-1, D).astype(np.float64)
+    np.testing.assert_allclose(draws.var(0) / np.diag(COVARIANCE), 1, atol=0.15)
+
+
 def test_noise_draws_have_the_covariance_of_the_gradient_noise():
     w = jnp.asarray(MEAN, jnp.float32)
     data = (jnp.asarray(X), jnp.asarray(Y))
@@ -206,6 +214,43 @@ def test_a_flat_prior_leaves_wide_directions_their_pace():
     pace = np.asarray(pace) / (spread**2)[None]
     # At a share of 0.01 it would be 18.
     assert (pace.max(1) < 4 * pace.min(1)).all(), pace
+
+
+def test_weights_without_noise_get_a_share_of_that_of_their_leaf():
+    # Two inputs are zero in all rows, as the outputs of a dead unit are, and their weights' gradients with them.
+    x = np.where(np.arange(D) < 2, 0, X)
+    network = sx.models.mlp(D, 1, hidden=())
+    posterior = sx.bnn(network, sx.likelihoods.Gaussian(SIGMA), sx.priors.Normal(0.0, 1.0), num_data=N)
+
+    def least(shrinkage):
+        """M's smallest entry over the mean of its leaf."""
+        result = sx.sample(
+            jax.random.key(0), sx.ismile(posterior, geometry="diagonal", shrinkage=shrinkage), (x, Y),
+            posterior.init(jax.random.key(1)), num_chains=1, num_warmup=1000, num_samples=1, batch_size=40,
+            progress_bar=False,
+        )  # fmt: skip
+        scale = unpack(jax.tree.map(lambda x: x[0], result.state.chains.geometry.scale))
+        mass = next(np.square(leaf).ravel() for leaf in jax.tree.leaves(scale) if leaf.size == D)
+        assert mass[:2].max() < mass[2:].min()
+        return mass.min() / mass.mean()
+
+    assert least(0.0) < 0.005 < 0.0099 < least(None) < 0.02
+
+
+def test_damping_is_that_of_the_prior_and_a_share_of_the_noise():
+    prior = sx.Posterior(lambda w: -0.5 * (2.0 * jnp.sum(w["a"] ** 2)), lambda w, batch: batch @ w["b"], 100)
+    params, means = {"a": jnp.ones(3), "b": jnp.ones(4)}, [jnp.asarray(5.0), jnp.asarray(7.0)]
+    known, flat = damping(prior, params, means, 20, 3.0, 0.25)
+    np.testing.assert_allclose(known, 3 * (100 / 20) * 2 + 0.25 * 5, rtol=1e-6)
+    # The other leaf's prior is flat: a thousandth of the typical noise in its place.
+    typical = 3 * (100 / 20) * 2 / 2 + (5 + 7) / 2
+    np.testing.assert_allclose(flat, 1e-3 * max(7, typical) + 0.25 * 7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [-0.1, float("inf"), float("nan")])
+def test_a_shrinkage_out_of_range_is_refused(value):
+    with pytest.raises(ValueError, match="shrinkage must be finite and at least 0, got"):
+        sx.ismile(POSTERIOR, shrinkage=value)
 
 
 def test_shuffled_epochs_and_the_wrong_replacement_are_refused():

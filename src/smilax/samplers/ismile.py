@@ -7,6 +7,8 @@ because the geometry cannot express it or because Σ depends on the position, me
 Both are derived in docs/theory.md.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -17,9 +19,9 @@ from smilax.conditional import when
 from smilax.geometry.choice import NAMES, noise_estimate
 from smilax.microcanonical import draw_velocity, normalize
 from smilax.noise import rows
-from smilax.packing import unpack
 from smilax.posterior import Posterior
 from smilax.samplers.base import SamplingAlgorithm, check_number, check_params, check_positive
+from smilax.samplers.damping import NETWORK_SHRINKAGE, damping
 from smilax.samplers.descent import descend, descent_init
 from smilax.samplers.ismile_kernel import INFLATION, Kernel, limits, noise_factor, split_step, whole_step
 from smilax.samplers.ismile_state import IsmileInfo, IsmileState
@@ -56,6 +58,7 @@ def ismile(
     geometry: str = "auto",
     accuracy: float = 0.03,
     noise_floor: float = 1.0,
+    shrinkage: float | None = None,
     target_eevpd: float | None = None,
     step_size: float | None = None,
     initial_step_size: float = 1e-2,
@@ -89,6 +92,8 @@ def ismile(
         accuracy: relative error of posterior variances that discretisation may cause: the one dial. A smaller one takes
             smaller steps. In directions that a single row decides the error may be some four times larger.
         noise_floor: c in Λ = c (N/B) × prior precision; larger dilutes what the geometry misses, and mixes more slowly.
+        shrinkage: share of the mean noise variance of its leaf that Λ has besides: what warm-up did not see, as of a
+            unit that was dead, is not taken for free of noise. None: 0.01 for a posterior of `sx.bnn`, else 0.
         target_eevpd: energy error variance per parameter to steer to; None derives it from `accuracy`.
         step_size: a fixed step size in units of the parameters; None finds it.
         initial_step_size: where the search starts; any value between 1e-6 and 10 leads to the same end.
@@ -137,9 +142,14 @@ def ismile(
     network = isinstance(posterior, NetworkPosterior)
     if descent is None:
         descent = DESCENT if network else 0.0
+    if shrinkage is None:
+        shrinkage = NETWORK_SHRINKAGE if network else 0.0
     check_number("descent", descent)
+    check_number("shrinkage", shrinkage)
     if not 0 <= descent < 1:
         raise ValueError(f"descent must be in [0, 1), got {descent!r}")
+    if not 0 <= shrinkage < math.inf:
+        raise ValueError(f"shrinkage must be finite and at least 0, got {shrinkage!r}")
     if split is not None and not isinstance(split, bool):
         raise ValueError(f"split must be True, False or None, got {split!r}")
     if split is None and not network:
@@ -153,18 +163,6 @@ def ismile(
 
     def estimate_for(params):
         return noise_estimate(geometry, params, max_side=max_side, rank=rank)
-
-    def damping_for(params, stats, batch_size):
-        ratio = noise_floor * posterior.num_data / batch_size
-        means = estimate_for(params).leaf_means(stats)
-        known = [
-            jnp.maximum(ratio * tau.astype(mean.dtype), 0)
-            for tau, mean in zip(posterior.prior_precision(unpack(params)), means, strict=True)
-        ]
-        # A leaf may have neither a known prior precision nor noise of its own: it is damped like the others then.
-        typical = sum(known) / len(known) + sum(means) / len(means)
-        unknown = [UNKNOWN_SHARE * jnp.maximum(mean, typical) + jnp.finfo(mean.dtype).tiny for mean in means]
-        return [jnp.where(level > 0, level, other) for level, other in zip(known, unknown, strict=True)]
 
     def init(key, params):
         check_params(params)
@@ -200,7 +198,8 @@ def ismile(
     def refactored(state, batch_size, turning):
         estimate = estimate_for(state.params)
         stats = when(turning, estimate.rotate, state.stats)
-        factored = estimate.factor(stats, damping_for(state.params, stats, batch_size))
+        levels = damping(posterior, state.params, estimate.leaf_means(stats), batch_size, noise_floor, shrinkage)
+        factored = estimate.factor(stats, levels)
         velocity = normalize(state.velocity, factored.geometry)
         return state._replace(
             velocity=velocity,
@@ -295,6 +294,7 @@ def ismile(
             "geometry": geometry,
             "accuracy": float(accuracy),
             "noise_floor": float(noise_floor),
+            "shrinkage": float(shrinkage),
             "target_eevpd": float(rule.target),
             "step_size": None if step_size is None else float(step_size),
             "initial_step_size": float(initial_step_size),
@@ -335,9 +335,5 @@ def noise_limit(accuracy: float, dilution: float) -> float:
     return min(steady, lone) / INFLATION
 
 
-# Where the prior's precision is not known (flat priors): damping as a share of the mean noise variance. It slows
-# directions down whose noise variance is a smaller share: at 0.01 a Gaussian whose variances span 10⁴ mixed ten times
-# more slowly along the widest. At 1e-4 the scales of a hierarchical model, which only the prior knows, moved too far.
-UNKNOWN_SHARE = 1e-3
 # No geometry is made from fewer draws.
 LEAST_DRAWS = 20
