@@ -57,9 +57,13 @@ def random_covariance(seed, size=SIZE):
 
 
 @pytest.mark.parametrize(("name", "max_side"), [*((name, 128) for name in ESTIMATES), ("kronecker", 3)])
-@pytest.mark.parametrize("packed", [False, True])
-def test_the_parts_of_a_geometry_belong_to_one_matrix(name, max_side, packed):
-    params = pack(PARAMS) if packed else PARAMS
+@pytest.mark.parametrize("packed", ["not", "all", "the small leaves"])
+def test_the_parts_of_a_geometry_belong_to_one_matrix(name, max_side, packed, monkeypatch):
+    if packed == "the small leaves":
+        monkeypatch.setattr("smilax.packing.PACKING_LIMIT", SIZE - 1)
+        monkeypatch.setattr("smilax.packing.LARGEST_PACKED", 5)
+    params = PARAMS if packed == "not" else pack(PARAMS)
+    assert len(jax.tree.leaves(params)) == {"not": 4, "all": 1, "the small leaves": 3}[packed]
     draws = draws_from(random_covariance(0), 400)
     estimate, stats = estimate_from(name, params, draws, (50, 150), max_side)
     damping = [jnp.asarray(0.1 * (i + 1)) for i in range(4)]

@@ -143,6 +143,14 @@ def test_going_on_is_the_same_as_never_having_stopped():
     assert second.state.step == whole.state.step == 200
 
 
+@pytest.mark.parametrize("key", [None, 0, np.zeros(2, np.uint32), jax.random.split(jax.random.key(0))])
+def test_what_is_no_random_key_is_refused(key):
+    with pytest.raises(TypeError, match="key must be one JAX random key, such as jax.random.key"):
+        run(key=key)
+    with pytest.raises(TypeError, match="key must be one JAX random key, such as jax.random.key"):
+        sx.train_ensemble(key, POSTERIOR, (X, Y), (X, Y), num_members=1, init_params=START)
+
+
 def test_without_packing_and_with_it_agree(monkeypatch):
     packed = run(num_warmup=0, num_samples=5, thinning=1)
     monkeypatch.setattr("smilax.running.packable", lambda params: False)

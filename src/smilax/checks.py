@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,6 +18,16 @@ def check_count(name: str, value: Any, least: int) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return int(value)
+
+
+def check_key(name: str, key: Any) -> None:
+    """Raises unless `key` is one JAX random key, of whichever kind."""
+    if isinstance(key, jax.Array):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+            return
+        if key.dtype == jnp.uint32 and key.ndim == 1:
+            return
+    raise TypeError(f"{name} must be one JAX random key, such as jax.random.key(0), got {key!r}")
 
 
 def at_first(name: str, bad: np.ndarray, offset: int = 0) -> str:

@@ -15,7 +15,7 @@ import optax
 
 from smilax.bnn import NetworkPosterior
 from smilax.chains import chosen_method, group_indices, num_groups
-from smilax.checks import check_finite
+from smilax.checks import check_finite, check_key
 from smilax.compiling import compiled
 from smilax.data import Batches, check_batch_size, on_device
 from smilax.packing import PACKING_LIMIT, pack, packable, unpack
@@ -115,6 +115,7 @@ def train_ensemble(
     patience = check_count("patience", patience, 1)
     if max_seconds is not None and not max_seconds > 0:
         raise ValueError(f"max_seconds must be positive or None, got {max_seconds!r}")
+    check_key("key", key)
     if objective not in ("likelihood", "posterior"):
         raise ValueError(f'objective must be "likelihood" or "posterior", got {objective!r}')
     if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from smilax import trees
 from smilax.chains import ChainMethod, chosen_method
+from smilax.checks import check_key
 from smilax.data import Batches, as_batches, check_batch_size
 from smilax.interrupts import Interrupt
 from smilax.meshes import ShardParams, check_mesh
@@ -104,6 +105,7 @@ def sample(
         >>> result.draws.shape
         (3, 20, 2)
     """
+    check_key("key", key)
     lengths = Lengths(*check_lengths(num_warmup, num_samples, thinning))
     batches, batch_size = check_setting(algorithm, data, batch_size, chain_method)
     if chain_method != "parallel" and (mesh is not None or shard_params is not None):

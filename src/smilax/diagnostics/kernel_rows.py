@@ -107,7 +107,7 @@ def level_row(law: NoiseLaw, scale: np.ndarray) -> Row:
     if verdict != "ok":
         advice = (
             f"The noise of chain {worst} is {ratios[worst]:.2g} times what its geometry has learnt: warm up longer, "
-            "and start where the posterior is (sx.train_ensemble)."
+            "and start where the posterior is (sx.train_ensemble); if it is many times, take a larger shrinkage."
         )
     text = f"{value:.2f} x learnt (chains {ratios.min():.2f} to {ratios.max():.2f})"
     good = f"{1 / LEVEL_RANGE[0]:.2g} to {LEVEL_RANGE[0]:.3g}"

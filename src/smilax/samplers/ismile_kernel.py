@@ -15,7 +15,7 @@ from smilax.conditional import when
 from smilax.friction import Friction, matched_friction
 from smilax.microcanonical import LAMBDA, drift, drift_first, kick, normalize, refresh
 from smilax.noise import half_batch_gradients, rows
-from smilax.packing import Packed, spread
+from smilax.packing import all_packed, spread
 from smilax.posterior import Posterior
 from smilax.samplers.ismile_state import IsmileInfo, IsmileState
 
@@ -146,7 +146,7 @@ def split_step(
         return (params, velocity, drawn), (value.total, sound)
 
     # As a loop it compiles in two thirds of the time, but holds two more arrays of the parameters' size.
-    unrolled = not isinstance(state.params, Packed)
+    unrolled = not all_packed(state.params)
     start = (state.params, state.velocity, jax.tree.map(jnp.zeros_like, state.params) if drawing else None)
     lengths, signs = jnp.asarray([LAMBDA, 1 - 2 * LAMBDA], eps.dtype), jnp.asarray([1, -1], eps.dtype)
     (params, velocity, draw), (densities, sound) = jax.lax.scan(
