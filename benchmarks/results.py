@@ -3,7 +3,8 @@
 python -m benchmarks.results runs/uci-energy runs/uci-airfoil ...
 
 Runs of one experiment, of different seeds say, share a table; a later run replaces what an earlier one says of a case
-and seed. With `--keep`, so do the rows of these experiments that the table in docs has already.
+and seed. With `--keep`, so do the rows that the table in docs has already; an experiment of which no run is given stays
+as it is there.
 """
 
 import argparse
@@ -60,19 +61,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--keep", action="store_true", help="keep rows that no run replaces")
     options = parser.parse_args(arguments)
     runs = [read(run) for run in options.runs]
-    machines = " and ".join(dict.fromkeys(record["machine"] for record, _ in runs))
-    earlier = read_rows(options.output / "results.csv") if options.keep else []
-    together = merged(runs, earlier)
-    kinds = {(rows[0]["experiment"], rows[0]["size"]) for _, rows in together}
-    if lost := {(row["experiment"], row["size"]) for row in earlier} - kinds:
-        parser.error(f"--keep: the table has {', '.join(map(' '.join, sorted(lost)))}, but none of the runs is of it")
-    text = [INTRODUCTION.format(machines=machines), *(section(record, rows) for record, rows in together)]
+    machines = [record["machine"] for record, _ in runs]
+    earlier, sections = [], {}
+    if options.keep:
+        earlier = read_rows(options.output / "results.csv")
+        known, sections = page(options.output / "results.md")
+        machines = [*known, *machines]
+    # In the order of the table.
+    tables = {kind: [row for row in earlier if kind_of(row) == kind] for kind in map(kind_of, earlier)}
+    for record, rows in merged(runs, earlier):
+        tables[kind_of(rows[0])] = rows
+        sections[kind_of(rows[0])] = section(record, rows)
+    text = [INTRODUCTION.format(machines=" and ".join(dict.fromkeys(machines))), *(sections[kind] for kind in tables)]
     (options.output / "results.md").write_text("\n".join(text), encoding="utf-8")
     with (options.output / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        every = [row for _, rows in together for row in rows]
+        every = [row for rows in tables.values() for row in rows]
         writer = csv.DictWriter(file, every[0].keys())
         writer.writeheader()
         writer.writerows(every)
+
+
+def kind_of(row: Mapping[str, str]) -> tuple[str, str]:
+    """Experiment and size."""
+    return row["experiment"], row["size"]
+
+
+def page(path: Path) -> tuple[list[str], dict[tuple[str, str], str]]:
+    """The machines of a page that was written before, and its sections by experiment and size."""
+    head, *parts = path.read_text(encoding="utf-8").split("\n## ")
+    machines = head.partition("(experiments.md) on ")[2].partition(". Written by")[0].replace("\n", " ")
+    sections = {}
+    for part in parts:
+        name, size = part.partition("\n")[0], part.partition("; size ")[2]
+        sections[name, "small" if size.startswith("small") else "full"] = f"## {part.rstrip()}\n"
+    return machines.split(" and "), sections
 
 
 def read(run: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
@@ -90,8 +112,8 @@ def merged(
     records: dict[tuple[str, str], dict[str, Any]] = {}
     tables: dict[tuple[str, str], dict[tuple[str, str], dict[str, str]]] = {}
     for record, rows in runs:
-        key = rows[0]["experiment"], rows[0]["size"]
-        kept = [row for row in earlier if (row["experiment"], row["size"]) == key]
+        key = kind_of(rows[0])
+        kept = [row for row in earlier if kind_of(row) == key]
         table = tables.setdefault(key, {(row["case"], row["seed"]): row for row in kept})
         table |= {(row["case"], row["seed"]): row for row in rows}
         records[key] = record

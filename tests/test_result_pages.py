@@ -35,6 +35,16 @@ def test_runs_of_one_experiment_share_a_table_and_replace_what_is_older(module):
     assert table_b == rows("b", "x", "1")
 
 
+def test_the_page_is_read_back(module):
+    results = module("benchmarks.results")
+    page = ROOT / "docs" / "results.md"
+    machines, sections = results.page(page)
+    assert all("cpu" in machine and "\n" not in machine for machine in machines)
+    kinds = [results.kind_of(row) for row in results.read_rows(ROOT / "docs" / "results.csv")]
+    assert list(sections) == list(dict.fromkeys(kinds))
+    assert page.read_text().endswith("\n".join(sections.values()))
+
+
 @pytest.mark.parametrize(("ours", "holds"), [(0.05, True), (0.08, True), (0.13, False)])
 def test_no_more_bias_is_judged_by_two_standard_errors(module, ours, holds):
     bars = module("benchmarks.truth.bars")
