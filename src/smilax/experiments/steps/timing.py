@@ -9,8 +9,8 @@ from smilax.experiments.steps.cases import Case, Problem, build
 from smilax.experiments.steps.peers import PEERS, Peer
 from smilax.experiments.steps.programs import GRADIENTS, programs
 
-# What one repetition should take, and the least and most steps of one: what a call does once, as touching its memory for
-# the first time, is no part of a step, and took as long as one on models with large temporaries.
+# What one repetition should take, and the least and most steps of one: what a call does once, as touching its memory
+# for the first time, is no part of a step, and took as long as one on models with large temporaries.
 SECONDS, LEAST_STEPS, MOST_STEPS = 0.15, 10, 2000
 
 
