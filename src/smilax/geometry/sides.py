@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from smilax.geometry.eigen import eigh_in_turn
 
-
 # On CPU XLA calls a library for products of matrices from the left, and writes those of stacks out, which is quicker up
 # to this many rows (0.8 µs for 1.2 at 16 × 16).
 LONGEST_INLINE = 64
