@@ -107,8 +107,8 @@ def test_gradients_of_partly_packed_parameters():
 
 
 @pytest.mark.parametrize("sampler", ["ismile", "psmile"])
-def test_a_sampler_of_partly_packed_parameters(sampler):
-    # 5,000 rows and columns of one layer, so that its matrix stays outside the buffer; its prior is its posterior.
+def test_a_run_of_partly_packed_parameters_goes_on_from_its_result(sampler):
+    # Whose law is that of any other parameters; this is about structure, on the way into a run and out of it.
     posterior = sx.Posterior(
         lambda p: -0.5 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(p)), lambda p, x: x @ p["c"], 100
     )

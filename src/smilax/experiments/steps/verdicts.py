@@ -49,11 +49,10 @@ def _memory(rows):
         for row in _of(rows, program=program, model="mlp", batch_size=512, chains=1):
             own = _of(rows, program="gradient", model="mlp", num_params=row.num_params, batch_size=512, chains=1)
             if row.num_params >= 9e5 and own and row.sizes is not None and own[0].sizes is not None:
-                # A state has a few numbers besides its arrays.
-                over = round(row.sizes - own[0].sizes, 2)
+                over = row.sizes - own[0].sizes
                 yield (
                     over <= bar,
-                    f"{program}, d = {row.num_params:,}: {over:.2f} parameter-sizes over the gradient's (bar {bar})",
+                    f"{program}, d = {row.num_params:,}: {over:.3f} parameter-sizes over the gradient's (bar {bar})",
                 )
 
 
