@@ -16,6 +16,7 @@ from typing import Any
 
 from smilax.experiments import read_rows
 from smilax.experiments.cases import restored
+from smilax.experiments.scoring import COLUMNS
 from smilax.experiments.table import spread
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -29,8 +30,8 @@ PAPER = {
 }
 METRICS = {
     "lppd": "LPPD", "rmse": "RMSE", "coverage90": "coverage of 90 %", "accuracy": "accuracy", "ece": "ECE",
-    "auroc": "AUROC", "perplexity": "perplexity", "worst_chain_lppd": "LPPD, worst chain", "rhat": "R-hat",
-    "step_size": "last step size",
+    "ece_by_chance": "ECE by chance", "auroc": "AUROC", "perplexity": "perplexity",
+    "worst_chain_lppd": "LPPD, worst chain", "rhat": "R-hat", "step_size": "last step size",
 }  # fmt: skip
 INTRODUCTION = """# The paper's experiments
 
@@ -43,6 +44,8 @@ runs; the same rows, one for each seed, are in [results.csv](results.csv).
   chains, in nats. **Lost** counts chains that are no longer finite. **Gradients** are those of one chain, of
   mini-batches but for `mile`, whose batch is all rows. **Seconds** are of all chains, without warm start; many
   runs shared the cores with others, so that they say little.
+- **ECE by chance** is what a calibrated prediction would have of as many test rows (`sx.metrics.ece_by_chance`, by the
+  method's own confidences): an ECE of that size is no sign of miscalibration.
 - **epochs** are shuffled epochs, as published; **independent** batches are drawn afresh at each step, as the theory
   asks.
 - Of the published samplers and SGHMC all step sizes were run on seed 1 of the three tables, and the middle one (of
@@ -80,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     (options.output / "results.md").write_text("\n".join(text), encoding="utf-8")
     with (options.output / "results.csv").open("w", newline="", encoding="utf-8") as file:
         every = [row for rows in tables.values() for row in rows]
-        writer = csv.DictWriter(file, every[0].keys())
+        # Rows of before a column was added have nothing in it.
+        writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
         writer.writerows(every)
 
@@ -128,7 +132,7 @@ def section(record: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> str
     """One experiment: what was run, and its table."""
     experiment = restored(record)
     base = experiment.base
-    run, columns = base.run, [name for name in METRICS if any(row[name] for row in rows)]
+    run, columns = base.run, [name for name in METRICS if any(row.get(name) for row in rows)]
     what = [f"{experiment.about} {base.model.name}, {run.num_chains} chains, {run.num_warmup:,} + {run.num_samples:,}"]
     what.append(f"steps, every {run.thinning}th kept, B = {run.batch_size}; size {experiment.size}")
     what += [f"; at most {base.data.max_rows:,} training rows"] if base.data.max_rows else []

@@ -311,3 +311,12 @@ def test_rows_are_tidy(tmp_path):
     with (tmp_path / "t.csv").open(newline="") as file:
         assert [row["lppd"] for row in csv.DictReader(file)] == ["1", "3"]
     assert "2 ± 1.4" in summary(read_rows(tmp_path / "t.csv"))
+
+
+def test_a_table_of_an_earlier_version_keeps_its_columns(tmp_path):
+    from smilax.experiments.table import append_row, read_rows
+
+    (tmp_path / "t.csv").write_text("seed,case,lppd\n1,a,0.5\n")
+    append_row(tmp_path / "t.csv", {"seed": 2, "case": "a", "ece_by_chance": 0.1, "lppd": 0.25})
+    rows = [{"seed": "1", "case": "a", "lppd": "0.5"}, {"seed": "2", "case": "a", "lppd": "0.25"}]
+    assert read_rows(tmp_path / "t.csv") == rows

@@ -225,6 +225,27 @@ class TestClassification:
         probs = np.tile([0.9, 0.1], (10, 1))
         assert metrics.ece(probs, np.ones(10, int)) == pytest.approx(0.9)
 
+    @pytest.mark.parametrize("rows", [5, 200, 20_000])
+    @pytest.mark.parametrize("classes", [2, 10])
+    def test_ece_by_chance_is_the_mean_over_labels_drawn_from_the_prediction(self, rows, classes):
+        # Five rows: the whole law of each bin; 20,000: normal in some bins and not in others. Confidence from 1/K to 1.
+        rng = np.random.default_rng(rows)
+        probs = rng.dirichlet(np.full(classes, 0.2), rows)
+        draws = 400_000 // rows if rows < 1000 else 400
+        found = []
+        for _ in range(draws):
+            labels = (probs.cumsum(axis=1) < rng.random((rows, 1))).sum(axis=1)
+            found.append(metrics.ece(probs, np.minimum(labels, classes - 1)))
+        error = np.std(found) / draws**0.5
+        assert metrics.ece_by_chance(probs) == pytest.approx(np.mean(found), abs=4 * error)
+        assert error < 0.02 * np.mean(found)
+
+    def test_ece_by_chance_of_few_errors(self):
+        # 1,000 rows that are wrong with probability 1e-4: Poisson, E|X - 0.1| = 0.2 exp(-0.1) to one in 10^4.
+        probs = np.tile([1 - 1e-4, 1e-4], (1000, 1))
+        assert metrics.ece_by_chance(probs) == pytest.approx(0.2 * np.exp(-0.1) / 1000, rel=1e-3)
+        assert metrics.ece_by_chance(np.eye(3)) == 0
+
     def test_certain_and_right(self):
         probs = np.eye(3)
         assert (metrics.ece(probs, [0, 1, 2]), metrics.brier(probs, [0, 1, 2])) == (0.0, 0.0)
@@ -318,5 +339,7 @@ class TestErrors:
         probs, y = some_probs()
         with pytest.raises(ValueError, match="num_bins must be at least 1, got 0"):
             metrics.ece(probs, y, num_bins=0)
+        with pytest.raises(ValueError, match="num_bins must be at least 1, got 0"):
+            metrics.ece_by_chance(probs, num_bins=0)
         with pytest.raises(ValueError, match="level must be"):
             metrics.coverage(constant(Gaussian(scale=1.0), np.zeros((2, 3))), np.zeros(3), level=1.0)

@@ -11,7 +11,7 @@ pytrees, and read M through a `smilax.geometry.Geometry`.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -199,13 +199,14 @@ def kick_first(
     ΔK_b((1−2λ)ε) − ΔK_b((¾−2λ)ε) + ΔK_c(ε/4) − [log p(x₂) − log p(x₁)].
     """
     eps = step_size
-    momentum, first_kick = kick_momentum(momentum, cached, scaling, LAMBDA * eps, norm)
-    params = drift(params, scaling.velocity(momentum), eps / 2)
+    scalings = _anew(scaling)
+    momentum, first_kick = kick_momentum(momentum, cached, next(scalings), LAMBDA * eps, norm)
+    params = drift(params, next(scalings).velocity(momentum), eps / 2)
     first, gradient = value_and_grad(params)
-    momentum, middle_kick = kick_momentum(momentum, gradient, scaling, (1 - 2 * LAMBDA) * eps)
-    params = drift(params, scaling.velocity(momentum), eps / 2)
+    momentum, middle_kick = kick_momentum(momentum, gradient, next(scalings), (1 - 2 * LAMBDA) * eps)
+    params = drift(params, next(scalings).velocity(momentum), eps / 2)
     second, gradient = value_and_grad(params)
-    momentum, last_kick = kick_momentum(momentum, gradient, scaling, LAMBDA * eps)
+    momentum, last_kick = kick_momentum(momentum, gradient, next(scalings), LAMBDA * eps)
     kinetic = _kinetic_sum(
         [
             (1.0, middle_kick, (1 - 2 * LAMBDA) * eps),
@@ -218,6 +219,17 @@ def kick_first(
     whole = [(first_kick, LAMBDA * eps), (middle_kick, (1 - 2 * LAMBDA) * eps), (last_kick, LAMBDA * eps)]
     change = _kinetic_sum([(1.0, *each) for each in whole])
     return Step(params, momentum, gradient, first, second, energy_error, change, jnp.isfinite(energy_error))
+
+
+def _anew(scaling: Scaling) -> Iterator[Scaling]:
+    """The same scaling over and over, in a way that hides from the compiler that it is.
+
+    What several uses share is written down: 1/s, an array more to hold while gradients are taken, and to read it takes
+    as long as what it comes from.
+    """
+    while True:
+        scaling = jax.tree.map(lambda x: x if jnp.ndim(x) else jax.lax.optimization_barrier(x), scaling)
+        yield scaling
 
 
 def drift_first(

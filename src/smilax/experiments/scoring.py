@@ -13,8 +13,8 @@ from smilax.predict import Prediction, predict
 
 COLUMNS = (
     "experiment", "size", "seed", "case", "method", "settings", "order", "batch_size", "chains", "warmup", "steps",
-    "draws", "lppd", "rmse", "coverage90", "accuracy", "ece", "auroc", "perplexity", "worst_chain_lppd", "rhat",
-    "step_size", "accepted", "nonfinite_chains", "gradients", "seconds",
+    "draws", "lppd", "rmse", "coverage90", "accuracy", "ece", "ece_by_chance", "auroc", "perplexity",
+    "worst_chain_lppd", "rhat", "step_size", "accepted", "nonfinite_chains", "gradients", "seconds",
 )  # fmt: skip
 
 
@@ -36,11 +36,13 @@ def scores(problem: Problem, draws: Any, task: str) -> dict[str, float]:
             "perplexity": metrics.perplexity(probs, tokens),
             "accuracy": metrics.accuracy(probs, tokens),
             "ece": metrics.ece(probs, tokens),
+            "ece_by_chance": metrics.ece_by_chance(probs),
             "worst_chain_lppd": min(metrics.lppd(_by_token(chain), tokens) for chain in prediction.chains),
         }
     found = {"lppd": metrics.lppd(prediction, y)}
     if task == "classes":
         found |= {"accuracy": metrics.accuracy(prediction, y), "ece": metrics.ece(prediction, y)}
+        found["ece_by_chance"] = metrics.ece_by_chance(prediction)
     else:
         found |= {"rmse": metrics.rmse(prediction, y), "coverage90": metrics.coverage(prediction, y, 0.9)}
     if problem.data.outside is not None:

@@ -15,10 +15,12 @@ SHOWN = ("lppd", "rmse", "coverage90", "accuracy", "ece", "auroc", "perplexity",
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Adds a row, with a header if it is the first; what is written is on the disk."""
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if new:
+    with path.open("a+", newline="", encoding="utf-8") as file:
+        file.seek(0)
+        # A table that was begun by an earlier version keeps its columns.
+        columns = next(csv.reader(file), None)
+        writer = csv.DictWriter(file, columns or COLUMNS, extrasaction="ignore" if columns else "raise")
+        if columns is None:
             writer.writeheader()
         writer.writerow({key: _text(value) for key, value in row.items()})
         file.flush()

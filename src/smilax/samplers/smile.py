@@ -67,7 +67,9 @@ class NoiseScale(NamedTuple):
 
     def squares(self) -> Any:
         """s², a pytree like the parameters."""
-        return trees.scale(self.gain, _bounded(self.variance, self.low))
+        # With scalar bounds; `jnp.clip` makes arrays of them, which the compiler was seen to keep.
+        high = _highest(self.low)
+        return jax.tree.map(lambda x: self.gain * jax.lax.clamp(self.low, x, high), self.variance)
 
     def precondition(self, gradient: Any) -> Any:
         return jax.tree.map(jnp.divide, gradient, self.squares())
@@ -98,13 +100,15 @@ class NoiseScale(NamedTuple):
         variance = jax.tree.map(
             lambda s, m, g: jnp.where(valid, (1 - w) * s + w * (g - m) ** 2, s), self.variance, mean, gradient
         )
-        typical = trees.total(_bounded(variance, self.low)) / trees.size(mean)
+        # As `max` and `min` the bounds are taken while the sum is; the compiler would write a `clamp` down.
+        low, high = jax.lax.optimization_barrier((self.low, _highest(self.low)))
+        bounded = jax.tree.map(lambda x: jnp.minimum(jnp.maximum(x, low), high), variance)
+        typical = trees.total(bounded) / trees.size(mean)
         return NoiseScale(mean, variance, jnp.maximum(SCALE_RANGE[0] ** 2, floor**2 * typical), 1 / typical)
 
 
-def _bounded(variance: Any, low: jax.Array) -> Any:
-    # With scalar bounds; `jnp.clip` makes arrays of them, which the compiler was seen to keep.
-    return jax.tree.map(lambda x: jax.lax.clamp(low, x, jnp.asarray(SCALE_RANGE[1] ** 2, x.dtype)), variance)
+def _highest(like: jax.Array) -> jax.Array:
+    return jnp.asarray(SCALE_RANGE[1] ** 2, like.dtype)
 
 
 class SmileState(NamedTuple):
