@@ -139,7 +139,7 @@ def test_early_stopping_keeps_the_best_parameters(key):
 
 @pytest.mark.once
 def test_validation_in_blocks_counts_every_row_once(key, monkeypatch):
-    monkeypatch.setattr("smilax.ensemble.EVALUATION_ROWS", 16)
+    monkeypatch.setattr("smilax.ensemble.evaluation.EVALUATION_ROWS", 16)
     posterior = linear(StudentT(df=4.0))
     members, history = train_ensemble(
         key, posterior, TRAIN, VALID, num_members=2, max_epochs=1, optimizer=optax.sgd(0.0), return_history=True

@@ -1,4 +1,4 @@
-"""Deep ensembles: independently trained networks, from which chains start."""
+"""The training of all members: groups of them in threads, epoch by epoch, until the last has stopped."""
 
 import threading
 import time
@@ -18,14 +18,13 @@ from smilax.chains import chosen_method, group_indices, num_groups
 from smilax.checks import check_finite, check_key
 from smilax.compiling import compiled
 from smilax.data import Batches, check_batch_size, on_device
+from smilax.ensemble.evaluation import fit_residuals
+from smilax.ensemble.member import Trainer
 from smilax.packing import PACKING_LIMIT, pack, packable, unpack
 from smilax.posterior import Posterior
-from smilax.shuffling import permuted
-from smilax.trees import size, where
+from smilax.trees import size
 from smilax.validation import check_count, check_data
 
-# Rows that go through the network at once where nothing is differentiated.
-EVALUATION_ROWS = 1024
 DEFAULT_MEMBERS = 8
 
 
@@ -127,7 +126,7 @@ def train_ensemble(
     # that it treats all parameters alike.
     packing, given = optimizer is None, optimizer
     optimizer = optax.adamw(1e-2, weight_decay=5e-3) if optimizer is None else optimizer
-    trainer = _Trainer(posterior, batches, batch_size, optimizer, patience, objective, valid is not None)
+    trainer = Trainer(posterior, batches, batch_size, optimizer, patience, objective, valid is not None)
     data, valid = jax.tree.map(jnp.asarray, (batches.data, valid))
 
     def start(key, index, params):
@@ -163,150 +162,12 @@ def train_ensemble(
     _check_members(states, history)
     members = _unpacked(states.best)
     if isinstance(posterior, NetworkPosterior) and posterior.likelihood.learned:
-        members = {**members, "likelihood": _fit_residuals(posterior, members, data)}
+        members = {**members, "likelihood": fit_residuals(posterior, members, data)}
     return (members, history) if return_history else members
-
-
-class _Member(NamedTuple):
-    """Training state of one member."""
-
-    key: jax.Array
-    params: Any
-    opt_state: Any
-    best: Any
-    best_score: jax.Array
-    best_epoch: jax.Array
-    stopped: jax.Array
-    lost_epoch: jax.Array
-
-
-class _Trainer:
-    """One member's training, to be vectorised."""
-
-    def __init__(self, posterior, batches, batch_size, optimizer, patience, objective, validated):
-        self.posterior, self.batches, self.batch_size = posterior, batches, batch_size
-        self.optimizer = optax.with_extra_args_support(optimizer)
-        self.patience, self.objective, self.validated = patience, objective, validated
-
-    def init(self, key, params, stopped):
-        score = jnp.full((), -jnp.inf, jnp.result_type(float))
-        none = jnp.full((), -1, jnp.int32)
-        # Two copies, because the state is donated and a buffer can be given away only once.
-        best = jax.tree.map(jnp.copy, params)
-        return _Member(key, params, self.optimizer.init(params), best, score, none, stopped, none)
-
-    def epochs(self, method):
-        """`epoch` of several members."""
-        if method == "vectorized":
-            return jax.vmap(self.epoch, in_axes=(0, None, None, None))
-        return lambda members, *rest: jax.lax.map(lambda member: self.epoch(member, *rest), members)
-
-    def loss(self, params, batch):
-        if self.objective == "posterior":
-            return -self.posterior.log_density(params, batch) / self.posterior.num_data
-        return -jnp.mean(self.posterior.log_likelihood(unpack(params), batch))
-
-    def epoch(self, member, data, valid, epoch):
-        """The member after one more epoch, and its training and validation loss."""
-        num_rows, batch_size = self.batches.num_rows, self.batch_size
-        steps = -(-num_rows // batch_size)
-        epoch_key = jax.random.fold_in(member.key, epoch)
-        positions = jnp.arange(steps * batch_size, dtype=jnp.int32) % num_rows
-        rows = permuted(epoch_key, positions, num_rows).reshape(steps, batch_size)
-
-        def step(carry, inputs):
-            params, opt_state = carry
-            number, rows = inputs
-            batch = _take(data, rows)
-            if self.batches.transform is not None:
-                batch = self.batches.transform(jax.random.fold_in(epoch_key, number), batch)
-            loss, gradient = jax.value_and_grad(self.loss)(params, batch)
-            extra = {"value": loss, "grad": gradient, "value_fn": lambda params: self.loss(params, batch)}
-            # Optax counts on NumPy's promotion; this holds while tracing, and only in this thread.
-            with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-                updates, opt_state = self.optimizer.update(gradient, opt_state, params, **extra)
-                params = optax.apply_updates(params, updates)
-            return (params, opt_state), loss
-
-        numbers = jnp.arange(1, steps + 1, dtype=jnp.int32)
-        (params, opt_state), losses = jax.lax.scan(step, (member.params, member.opt_state), (numbers, rows))
-        train_loss = jnp.mean(losses).astype(member.best_score.dtype)
-        finite = jnp.isfinite(train_loss)
-        for leaf in jax.tree.leaves(params):
-            finite &= jnp.all(jnp.isfinite(leaf))
-        if self.validated:
-            score = _mean_log_likelihood(self.posterior, params, valid).astype(train_loss.dtype)
-            finite &= jnp.isfinite(score)
-        else:
-            score = epoch.astype(train_loss.dtype)
-        better = finite & (score > member.best_score)
-        best_epoch = jnp.where(better, epoch, member.best_epoch)
-        out_of_patience = epoch - best_epoch >= self.patience
-        new = _Member(
-            key=member.key,
-            params=params,
-            opt_state=opt_state,
-            best=where(better, params, member.best),
-            best_score=jnp.where(better, score, member.best_score),
-            best_epoch=best_epoch,
-            stopped=out_of_patience | ~finite,
-            lost_epoch=jnp.where(finite, -1, epoch),
-        )
-        frozen = _Member(member.key, *where(member.stopped, member[1:], new[1:]))
-        report = jnp.stack([train_loss, -score if self.validated else jnp.full_like(score, jnp.nan)])
-        return frozen, jnp.where(member.stopped, jnp.nan, report)
 
 
 # One function, so that it is compiled once for each shape.
 _unpacked = jax.jit(jax.vmap(unpack))
-
-
-def _take(data, rows):
-    return jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data)
-
-
-def _blocks(num_rows):
-    """Row numbers in blocks, shape (blocks, rows), wrapping around at the end, and which of them count."""
-    width = min(num_rows, EVALUATION_ROWS)
-    count = -(-num_rows // width)
-    numbers = np.arange(count * width, dtype=np.int32).reshape(count, width)
-    return jnp.asarray(numbers % num_rows), jnp.asarray(numbers < num_rows)
-
-
-def _num_rows(data):
-    return jax.tree.leaves(data)[0].shape[0]
-
-
-def _mean_log_likelihood(posterior, params, data):
-    """The mean over all rows; takes them in blocks to bound the memory."""
-    num_rows = _num_rows(data)
-    params = unpack(params)
-
-    def block(inputs):
-        rows, counts = inputs
-        return jnp.sum(jnp.where(counts, posterior.log_likelihood(params, _take(data, rows)), 0.0))
-
-    return jnp.sum(jax.lax.map(block, _blocks(num_rows))) / num_rows
-
-
-def _fit_residuals(posterior, members, data):
-    """The likelihood's parameters of largest likelihood for each member's residuals."""
-    num_rows = _num_rows(data)
-
-    def one(params, data):
-        rows, _ = _blocks(num_rows)
-        outputs = jax.lax.map(lambda rows: posterior.outputs(params, _take(data[0], rows)), rows)
-        outputs = outputs.reshape(-1, *outputs.shape[2:])[:num_rows]
-        return posterior.likelihood.fit_residual(params["likelihood"], outputs, *data[1:])
-
-    fit = compiled(
-        posterior,
-        "residuals",
-        lambda: jax.jit(lambda members, data: jax.lax.map(lambda params: one(params, data), members)),
-        members, data,
-        quick=True,
-    )  # fmt: skip
-    return fit(members, data)
 
 
 def _check_data(posterior: Posterior, train: Any, valid: Any) -> Batches:
