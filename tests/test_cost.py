@@ -80,13 +80,13 @@ def test_a_step_computes_no_more_than_its_gradients(name, least, most):
 
 # Arrays of the parameters' size read or written in a step, apart from those of its two gradients.
 @pytest.mark.parametrize(
-    ("name", "passes"), [("smile_naive", 34), ("psmile", 57), ("ismile", 77), ("ismile without friction", 60)]
+    ("name", "passes"), [("smile_naive", 34), ("psmile", 53), ("ismile", 77), ("ismile without friction", 60)]
 )
 def test_a_step_moves_no_more_than_it_did(name, passes):
     assert 0 < loop(name).moved - 2 * gradient().moved < passes
 
 
-@pytest.mark.parametrize(("name", "sizes"), [("psmile", 7), ("ismile", 8), ("ismile without friction", 8)])
+@pytest.mark.parametrize(("name", "sizes"), [("psmile", 6.7), ("ismile", 8), ("ismile without friction", 8)])
 def test_a_chain_holds_few_copies_of_its_parameters(name, sizes):
     assert loop(name).held - gradient().held < sizes
 
