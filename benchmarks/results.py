@@ -57,8 +57,7 @@ runs; the same rows, one for each seed, are in [results.csv](results.csv).
   after its rows of airfoil and energy, all seeds, had been seen, and 0.1 on seed 1 of airfoil, which was worse.
 - Rows of `ismile` on LeNet, ResNet-7 and GPT are of before `shrinkage` and with the sides of weight matrices rotated
   whole: what `shrinkage=0, max_side=1024` gives now.
-- LeNet's deep ensemble is as calibrated as 10,000 rows can tell (ECE by chance). On curated labels a posterior at
-  temperature one is less sure than it could be: every sampler's ECE is higher there.
+- LeNet's deep ensemble is as calibrated as 10,000 rows can tell (ECE by chance); every sampler's ECE is higher.
 - ViT at the size *small* has 3,000 rows for nearly half a million parameters, and under its N(0, 1) prior the posterior
   predicts worse than members that stop early: a chain of `ismile` is the worse the longer it runs (`--set
   run.num_warmup=200 --set run.num_samples=400`: -2.035), and `psmile` at a step of 0.01 stays where it starts (-1.714).
