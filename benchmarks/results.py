@@ -59,8 +59,8 @@ runs; the same rows, one for each seed, are in [results.csv](results.csv).
   whole: what `shrinkage=0, max_side=1024` gives now.
 - LeNet's deep ensemble is as calibrated as 10,000 rows can tell (ECE by chance); every sampler's ECE is higher.
 - ViT at the size *small* has 3,000 rows for nearly half a million parameters, and under its N(0, 1) prior the posterior
-  predicts worse than members that stop early: a chain of `ismile` is the worse the longer it runs (`--set
-  run.num_warmup=200 --set run.num_samples=400`: -2.035), and `psmile` at a step of 0.01 stays where it starts (-1.714).
+  predicts worse than members that stop early: a chain of `ismile` was the worse the longer it ran (`--set
+  run.num_warmup=200 --set run.num_samples=400`), and `psmile` at a step of 0.01 stayed where it started.
 - Runs of the size *small* have fewer rows, chains or steps, or a smaller network, as said: their numbers are no
   reproduction.
 """
