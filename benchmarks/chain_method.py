@@ -1,7 +1,7 @@
 """Vectorised against sequential chains: steps of a chain a second, over models and samplers.
 
-What `chain_method="auto"` takes on CPU rests on this table (`smilax.chains.chosen_method`). The two take turns, after a
-first run of each that compiles.
+What `chain_method="auto"` takes on CPU rests on this table (`smilax.grouping.chosen_method`). The two take turns, after
+a first run of each that compiles.
 
 python benchmarks/chain_method.py [case ...]
 """

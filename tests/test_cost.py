@@ -9,7 +9,8 @@ import pytest
 
 import smilax as sx
 from smilax import trees
-from smilax.chains import Bounds, chain_keys, chunk_program
+from smilax.chains import Bounds, chunk_program
+from smilax.grouping import chain_keys
 
 pytestmark = pytest.mark.once
 

@@ -52,6 +52,7 @@ ORDER = """
     interrupts
     buffers
     store
+    grouping
     chains
     meshes
     result
@@ -80,8 +81,8 @@ ORDER = """
 # The core may be used, and read, without the machinery that runs it.
 CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
     microcanonical tuning mile""".split()
-MACHINERY = """samplers places streams data augment validation progress feeds interrupts buffers store chains meshes
-    result recording running sizing persistence loading exporting resuming sampling ensemble predict metrics
+MACHINERY = """samplers places streams data augment validation progress feeds interrupts buffers store grouping chains
+    meshes result recording running sizing persistence loading exporting resuming sampling ensemble predict metrics
     diagnostics plots reporting smilax demo cli __main__""".split()
 # Import name -> name of the distribution that pyproject.toml lists.
 DISTRIBUTION = {"PIL": "pillow", "arviz_base": "arviz-base", "sklearn": "scikit-learn"}

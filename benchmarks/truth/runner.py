@@ -14,7 +14,7 @@ from benchmarks.truth.samplers import GridSampler
 from benchmarks.truth.target import Moments, Reference, Target
 
 import smilax as sx
-from smilax.chains import chain_keys
+from smilax.grouping import chain_keys
 
 THREADS = 2
 

@@ -16,8 +16,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from smilax.chains import Groups, chain_keys, first_draws
 from smilax.data import Batches
+from smilax.grouping import Groups, chain_keys, first_draws
 from smilax.interrupts import Interrupt
 from smilax.samplers.base import SamplingAlgorithm
 from smilax.store import Share

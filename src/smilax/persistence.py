@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smilax.chains import Groups
 from smilax.data import Batches
+from smilax.grouping import Groups
 from smilax.places import encode
 from smilax.posterior import Posterior
 from smilax.recording import Store, leaf_names

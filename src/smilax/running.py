@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from smilax.chains import Bounds, ChainMethod, Groups, Phase, chain_keys, num_groups, segments
+from smilax.chains import Bounds, Phase, segments
 from smilax.compiling import compiled
 from smilax.data import Batches
 from smilax.feeds import BlockFeed, DeviceFeed, host_blocks, stream_blocks
+from smilax.grouping import ChainMethod, Groups, chain_keys, num_groups
 from smilax.interrupts import Interrupt
 from smilax.meshes import MeshGroups, ShardParams
 from smilax.packing import pack, packable

@@ -12,9 +12,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from smilax import trees
-from smilax.chains import ChainMethod, chosen_method
 from smilax.checks import check_key
 from smilax.data import Batches, as_batches, check_batch_size
+from smilax.grouping import ChainMethod, chosen_method
 from smilax.interrupts import Interrupt
 from smilax.meshes import ShardParams, check_mesh
 from smilax.packing import unpack

@@ -14,12 +14,12 @@ import numpy as np
 import optax
 
 from smilax.bnn import NetworkPosterior
-from smilax.chains import chosen_method, group_indices, num_groups
 from smilax.checks import check_finite, check_key
 from smilax.compiling import compiled
 from smilax.data import Batches, check_batch_size, on_device
 from smilax.ensemble.evaluation import fit_residuals
 from smilax.ensemble.member import Trainer
+from smilax.grouping import chosen_method, group_indices, num_groups
 from smilax.packing import PACKING_LIMIT, pack, packable, unpack
 from smilax.posterior import Posterior
 from smilax.trees import size
