@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats as st
 
+import smilax as sx
 from smilax.bnn import NetworkPosterior, bnn
 from smilax.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
 from smilax.models import mlp
@@ -163,3 +164,57 @@ def test_arguments_of_the_wrong_type_are_named():
         bnn(LINEAR, Gaussian(), 1.0, N)
     with pytest.raises(ValueError, match="num_data"):
         bnn(LINEAR, Gaussian(), Normal(), 0)
+
+
+@pytest.mark.parametrize("sampler", ["ismile", "psmile", "sghmc"])
+def test_a_network_that_computes_in_bfloat16(sampler):
+    half = Network(LINEAR.init, lambda params, x: (x @ params["w"]).astype(jnp.bfloat16))
+    posterior, full = (bnn(network, Gaussian(), Normal(0.0, 1.0), 500) for network in (half, LINEAR))
+    params = posterior.init(jax.random.key(0))
+    batch = (jnp.asarray(X), jnp.asarray(Y) + 1000)
+    value, gradient = posterior.value_and_grad(params, batch)
+    dtype = params["network"]["w"].dtype
+    assert {leaf.dtype for leaf in jax.tree.leaves((value.total, value.log_prior, value.scale, gradient))} == {dtype}
+    # Targets keep their digits: in bfloat16, 1000.4 is 1000.
+    np.testing.assert_allclose(value.total, full.log_density(params, batch), rtol=1e-4)
+    data = (np.repeat(X, 25, 0), np.repeat(Y, 25))
+    algorithm = sx.ismile(posterior) if sampler == "ismile" else getattr(sx, sampler)(posterior, 1e-3)
+    result = sx.sample(
+        jax.random.key(0), algorithm, data, params,
+        num_chains=2, num_warmup=50, num_samples=5, batch_size=20, progress_bar=False,
+    )  # fmt: skip
+    assert result.draws["network"]["w"].dtype == dtype
+    assert np.isfinite(result.info.log_density).all()
+
+
+@pytest.mark.parametrize("sampler", ["ismile", "psmile", "sghmc"])
+def test_float32_parameters_stay_so_beside_wider_data(sampler):
+    posterior = linear(Gaussian(), num_data=500)
+    params = jax.tree.map(lambda x: x.astype(jnp.float32), posterior.init(jax.random.key(0)))
+    data = (np.repeat(X, 25, 0).astype(np.float64), np.repeat(Y, 25).astype(np.float64))
+    with jax.numpy_dtype_promotion("standard"):
+        algorithm = sx.ismile(posterior) if sampler == "ismile" else getattr(sx, sampler)(posterior, 1e-3)
+        result = sx.sample(
+            jax.random.key(0), algorithm, data, params, num_chains=2, num_warmup=50,
+            num_samples=5, batch_size=20, progress_bar=False,
+        )  # fmt: skip
+    assert {leaf.dtype for leaf in jax.tree.leaves(result.draws)} == {np.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        (
+            {"a": jnp.ones(3), "b": jnp.ones(2, jnp.bfloat16)},
+            TypeError,
+            r"one dtype, got bfloat16 \(as params\['b'\]\)",
+        ),
+        ({"a": jnp.ones(3, jnp.bfloat16)}, TypeError, "must be float32 or float64"),
+        ({"a": jnp.ones(3), "b": jnp.ones((0, 2))}, ValueError, r"params\['b'\] has shape \(0, 2\)"),
+    ],
+)
+def test_parameters_that_no_sampler_can_move_are_refused(params, error, message):
+    posterior = Posterior(lambda p: jnp.zeros(()), lambda p, batch: batch, 5)
+    for algorithm in (sx.psmile(posterior), sx.nuts(posterior), sx.sgld(posterior, 1e-3)):
+        with pytest.raises(error, match=message):
+            algorithm.init(jax.random.key(0), params)

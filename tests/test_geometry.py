@@ -219,3 +219,17 @@ def test_diagonal_geometry_of_a_pytree():
     value = {"a": jnp.array([4.0, 4.0]), "b": jnp.array(16.0)}
     assert jax.tree.map(lambda x: x.tolist(), geometry.precondition(value)) == {"a": [4.0, 1.0], "b": 1.0}
     assert float(geometry.quadratic({"a": jnp.ones(2), "b": jnp.ones(())})) == 21
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_draw_of_no_weight_changes_nothing(name):
+    params = {"w": jnp.zeros((5, 4)), "b": jnp.zeros(4)}
+    estimate = noise_estimate(name, params)
+    stats = estimate.init(params)
+    rng = np.random.default_rng(0)
+    for step in range(30):
+        draw = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), params)
+        stats = estimate.update(stats, draw, jnp.asarray(3 / (step + 3), params["b"].dtype))
+    stats = estimate.rotate(stats)
+    ignored = estimate.update(stats, jax.tree.map(jnp.zeros_like, params), jnp.zeros((), params["b"].dtype))
+    jax.tree.map(np.testing.assert_array_equal, ignored, stats)

@@ -322,3 +322,47 @@ def test_directions_that_a_single_row_decides(split):
     # Sixteen chains know each of these to some 0.05; of four, one in eight was seen 0.4 off.
     assert np.abs(ratios[shared:] - 1).max() < 0.2
     assert abs(ratios[shared:].mean() - 1) < 0.12
+
+
+@pytest.mark.parametrize("sampler", ["ismile", "nuts"])
+def test_a_second_warm_up_learns_anew(sampler):
+    # A first one that was too short leaves the masses of the way there.
+    algorithm, batch_size = (sx.ismile(POSTERIOR, geometry="diagonal"), 40) if sampler == "ismile" else (
+        sx.nuts(POSTERIOR), N
+    )  # fmt: skip
+    settings = {"num_samples": 100, "batch_size": batch_size, "progress_bar": False}
+    first = sx.sample(
+        jax.random.key(0), algorithm, (X, Y), jnp.zeros(D, jnp.float32), num_chains=2, num_warmup=60, **settings
+    )
+    second = sx.sample(jax.random.key(1), algorithm, (X, Y), first, num_warmup=1500, **settings)
+    alone = sx.sample(
+        jax.random.key(2), algorithm, (X, Y), jnp.asarray(MEAN, jnp.float32), num_chains=2, num_warmup=1500, **settings
+    )
+
+    def masses(result):
+        chains = result.state.chains
+        if sampler == "nuts":
+            return np.asarray(chains.variance)
+        return np.asarray(chains.geometry.scale) * np.sqrt(np.asarray(chains.scale))[:, None] ** -1
+
+    before, after = (np.abs(np.log(masses(run) / masses(alone).mean(0))).mean() for run in (first, second))
+    # Draws from on the way fade slowly; without learning anew the two are equal.
+    assert after < 0.65 * before
+
+
+def test_all_data_in_a_batch_and_a_start_far_away():
+    # The metric is first made from the noise there, far too large a one, and kicks turn velocities round.
+    sigma = 0.1
+    x = X[:100, :4]
+    y = (x @ np.ones(4) + sigma * RNG.normal(size=100)).astype(np.float32)
+    posterior = sx.Posterior(
+        lambda w: -0.5 * jnp.sum((w / 10) ** 2), lambda w, batch: -0.5 * ((batch[1] - batch[0] @ w) / sigma) ** 2, 100
+    )
+    result = sx.sample(
+        jax.random.key(0), sx.ismile(posterior, geometry="diagonal"), (x, y), jnp.zeros(4, jnp.float32),
+        num_chains=4, num_warmup=3000, num_samples=4000, thinning=4, batch_size=100, progress_bar=False,
+    )  # fmt: skip
+    assert result.info.accepted.mean() > 0.99
+    covariance = np.linalg.inv(x.T.astype(np.float64) @ x / sigma**2 + np.eye(4) / 100)
+    draws = np.asarray(result.draws, np.float64).reshape(-1, 4)
+    np.testing.assert_allclose(draws.var(0) / np.diag(covariance), 1, atol=0.15)

@@ -360,3 +360,10 @@ def test_poisson_distribution_function_at_any_rate(rate):
     got = lk.Poisson().cdf({}, outputs, jnp.asarray(counts, outputs.dtype))
     # In float32 the log rate itself is known to one part in 10⁷ of its size, √rate times that in the argument.
     np.testing.assert_allclose(got, exact, atol=2e-5 + 4 * float(jnp.finfo(outputs.dtype).eps) * np.log(rate) * sd)
+
+
+@pytest.mark.parametrize("df", [250.0, 300.0, 1e3, 1e5, 1e7])
+def test_student_t_cdf_at_many_degrees_of_freedom(df):
+    value = np.linspace(-8, 8, 101)
+    found = lk.StudentT(df=df, scale=1.0).cdf({}, jnp.zeros(101), as_default(value))
+    np.testing.assert_allclose(found, st.t(df).cdf(value), atol=3e-5 if found.dtype == jnp.float32 else 1e-9)

@@ -137,3 +137,16 @@ def test_a_run_of_rejects_does_not_freeze_the_chain(when):
 def test_many_rejects_shorten_the_step():
     found, _ = steer(1e-2, np.arange(0, 4000, 10))
     assert found < RIGHT / 3
+
+
+def test_one_enormous_energy_is_forgotten():
+    rng = np.random.default_rng(0)
+    errors = rng.normal(size=4000)
+    errors[100] = 1e30
+    steps, accepted = run(errors)
+    assert not accepted[100] or float(jnp.max(steps)) > 0
+    # Ten times the usual is undone again once the monster has faded, and the step size moves.
+    errors = np.concatenate([errors, [50.0]])
+    steps, accepted = run(errors)
+    assert not bool(accepted[-1])
+    assert len(np.unique(np.asarray(steps)[-500:])) > 1

@@ -61,7 +61,7 @@ class NetworkPosterior(Posterior):
 
     def outputs(self, params: dict[str, Any], x: Any) -> jax.Array:
         """The network's outputs for the examples `x`; shape `(B,)` or `(B, num_outputs)`."""
-        return self.network.apply(unpack(params)["network"], x)
+        return _outputs(self.network, unpack(params), x)
 
     def check_data(self, data: tuple, *, name: str = "data", whole: bool = True) -> None:
         """Checks data on the host, before anything is compiled.
@@ -157,7 +157,7 @@ def bnn(network: Network, likelihood: Likelihood, prior: Any, num_data: int) -> 
                 f"{likelihood} has parameters of its own, but params has only {sorted(params)}; "
                 "posterior.init(key) gives all"
             )
-        value = likelihood.log_prob(params.get("likelihood", {}), network.apply(params["network"], x), y)
+        value = likelihood.log_prob(params.get("likelihood", {}), _outputs(network, params, x), y)
         if weight is None:
             return value
         weight = jnp.asarray(weight)
@@ -166,6 +166,16 @@ def bnn(network: Network, likelihood: Likelihood, prior: Any, num_data: int) -> 
         return weight.astype(value.dtype) * value
 
     return NetworkPosterior(prior.log_prob, log_likelihood, num_data, network, likelihood, prior)
+
+
+def _outputs(network: Network, params: Any, x: Any) -> jax.Array:
+    """The network's outputs, in float32 at least.
+
+    A network may compute in bfloat16; a likelihood of so few digits, with targets rounded to them, is another one.
+    """
+    outputs = network.apply(params["network"], x)
+    narrow = jnp.issubdtype(outputs.dtype, jnp.floating) and jnp.finfo(outputs.dtype).bits < 32
+    return outputs.astype(jnp.float32) if narrow else outputs
 
 
 def _split_batch(batch: Any, name: str) -> tuple[Any, Any, Any]:

@@ -28,6 +28,10 @@ LAMBDA = 0.1931833275037836
 GRADIENT_UNIT = 2.0**-20
 FORCE_UNIT = GRADIENT_UNIT**2
 
+# A kick that turns the velocity all the way round has 1 + c + (1 − c)ζ² as small as c's rounding error, and what it
+# gives has no length to speak of. So many rounding errors leave the norm right to about 1 %.
+LEAST_SIZE = 256
+
 ValueAndGrad = Callable[[Any], tuple[LogDensity, Any]]
 
 
@@ -53,7 +57,7 @@ def kick(velocity: Any, gradient: Any, geometry: Geometry, length: jax.Array) ->
         v' = [2ζ v + (1 − ζ)(1 + c + (1 − c)ζ) Pg/γ] / (1 + c + (1 − c)ζ²) ,
 
     which keeps vᵀMv = 1. A zero gradient leaves the velocity as it is. So do a gradient that is not finite and a norm
-    that vanishes in floating point (c = −1 at large δ), and `kinetic_change` is then not finite, which is the flag.
+    that is lost in rounding (c near −1 at δ above 5 or so), and `kinetic_change` is then not finite, which is the flag.
     In float32, γ may lie anywhere between 10⁻¹³ and 10²⁵; below counts as zero, above as not finite.
 
     Args:
@@ -101,7 +105,9 @@ def _turn(
     size = 1 + cosine + (1 - cosine) * zeta**2
     # Both factors in one array: two numbers from one fused scalar computation cost half of two such computations.
     factors = jnp.stack([2 * zeta / norm, rest * (1 + cosine + (1 - cosine) * zeta) / (unit * strength)]) / size
-    factors = jnp.where((size > 0) & jnp.isfinite(rate), factors, 0)
+    known = size > LEAST_SIZE * jnp.finfo(size.dtype).eps
+    factors = jnp.where(known & jnp.isfinite(rate), factors, 0)
+    rate = jnp.where(known, rate, jnp.nan)
     keep, turn = factors[0], factors[1]
     turned = jax.tree.map(lambda v, f: jnp.where(turn != 0, keep * v + turn * f, v), velocity, force)
     return turned, Kick(rate, cosine, freedom)
@@ -152,7 +158,9 @@ def refresh(key: jax.Array, velocity: Any, geometry: Geometry, step_size: jax.Ar
 
     v' ∝ v + ν A z with A Aᵀ = P, z ~ N(0, I) and ν² = (e^{2 step_size/length} − 1)/d, renormalised to vᵀMv = 1.
     """
-    nu = jnp.sqrt(jnp.expm1(2 * step_size / length) / trees.size(velocity))
+    # By then nothing is left of the old velocity, and the exponential is far from overflow.
+    forgotten = jnp.minimum(2 * step_size / length, 20)
+    nu = jnp.sqrt(jnp.expm1(forgotten) / trees.size(velocity))
     return normalize(trees.add_scaled(velocity, nu, geometry.sample(key, velocity)), geometry)
 
 

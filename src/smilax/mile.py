@@ -109,7 +109,7 @@ def mile_update(
     first, last = energy_variance
     target = first + (last - first) * jnp.minimum(fraction / THIRD_PHASE, 1)
     # Not to take the logarithm of zero; so small an error has little weight.
-    xi = jnp.where(valid, energy_error, 0) ** 2 / (flat.size * target) + 1e-8
+    xi = jnp.minimum(jnp.where(valid, energy_error, 0) ** 2 / (flat.size * target), jnp.finfo(dtype).max) + 1e-8
     weight = jnp.where(valid, jnp.exp(-0.5 * (jnp.log(xi) / (6 * TRUST)) ** 2), 0)
     decay = (EFFECTIVE_STEPS - 1) / (EFFECTIVE_STEPS + 1)
     largest = jnp.where(valid, state.largest, jnp.minimum(state.largest, SHRINK * eps))

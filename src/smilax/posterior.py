@@ -98,10 +98,15 @@ class Posterior:
         Raises:
             ValueError: if the functions given do not return shapes `()` and `(B,)`.
         """
-        return self._parts(self._prior_density(params), self.log_likelihood(unpack(params), batch), weights)
+        return self._parts(self._prior_density(params), self._likelihoods(params, batch), weights)
+
+    def _likelihoods(self, params: Any, batch: Any) -> jax.Array:
+        """`log_likelihood` in the dtype of the parameters, whatever the data and the model's inside are of."""
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        return jnp.asarray(self.log_likelihood(unpack(params), batch)).astype(dtype)
 
     def _parts(self, log_prior: Any, log_likelihood: Any, weights: jax.Array | None) -> LogDensity:
-        log_prior, log_likelihood = jnp.asarray(log_prior), jnp.asarray(log_likelihood)
+        log_prior = jnp.asarray(log_prior)
         if log_prior.shape != ():
             raise ValueError(f"log_prior must return a scalar, got shape {log_prior.shape}")
         if log_likelihood.ndim != 1:
@@ -152,7 +157,7 @@ class Posterior:
 
     def slopes(self, params: Any, batch: Any, direction: Any) -> jax.Array:
         """The derivative of each example's log likelihood along `direction`, shape `(B,)`; one forward-mode pass."""
-        return jax.jvp(lambda x: self.log_likelihood(unpack(x), batch), (params,), (direction,))[1]
+        return jax.jvp(lambda x: self._likelihoods(x, batch), (params,), (direction,))[1]
 
     def value_and_weighted_grad(
         self, params: Any, batch: Any, direction: Any, weigh: Callable[[jax.Array], tuple[jax.Array, Any]]
@@ -170,7 +175,7 @@ class Posterior:
         Returns:
             The log posterior in parts, the gradient, and what `weigh` gave besides.
         """
-        log_likelihood, along = jax.linearize(lambda x: self.log_likelihood(unpack(x), batch), params)
+        log_likelihood, along = jax.linearize(lambda x: self._likelihoods(x, batch), params)
         log_prior, gradient = jax.value_and_grad(self._prior_density)(params)
         weights, extra = weigh(along(direction))
         value = self._parts(log_prior, log_likelihood, weights)

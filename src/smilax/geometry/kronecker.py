@@ -139,7 +139,8 @@ class KroneckerEstimate:
 
     def update(self, stats: Any, draw: Any, weight: jax.Array) -> Any:
         # Since the last rotation the variances are a plain average at first, and then like everything else.
-        fresh = jnp.maximum(weight, 1 / (stats.draws + ROTATION_PRIOR).astype(weight.dtype))
+        counts = weight > 0
+        fresh = jnp.where(counts, jnp.maximum(weight, 1 / (stats.draws + ROTATION_PRIOR).astype(weight.dtype)), 0)
 
         def one(leaf, noise):
             noise = noise.reshape(leaf.variance.shape)
@@ -155,7 +156,7 @@ class KroneckerEstimate:
             return LeafStats(left, right, leaf.bases, variance)
 
         leaves = [one(leaf, noise) for leaf, noise in zip(stats.leaves, jax.tree.leaves(unpack(draw)), strict=True)]
-        return KroneckerStats(leaves, stats.draws + 1)
+        return KroneckerStats(leaves, stats.draws + counts.astype(jnp.int32))
 
     def rotate(self, stats: Any) -> Any:
         sides = [side for leaf in stats.leaves for side in (leaf.left, leaf.right) if side is not None]

@@ -93,12 +93,13 @@ class LowRankEstimate:
     def update(self, stats: Any, draw: Any, weight: jax.Array) -> Any:
         scaled = jax.tree.map(jnp.divide, draw, stats.scale)
         along = _project(stats.directions, scaled)
-        fresh = jnp.maximum(weight, 1 / (stats.draws + 1).astype(weight.dtype))
+        counts = weight > 0
+        fresh = jnp.where(counts, jnp.maximum(weight, 1 / (stats.draws + 1).astype(weight.dtype)), 0)
         return stats._replace(
             variance=jax.tree.map(lambda s, x: (1 - weight) * s + weight * x * x, stats.variance, draw),
             image=jax.tree.map(lambda y, z: (1 - fresh) * y + fresh * jnp.tensordot(z, along, 0), stats.image, scaled),
             along=(1 - fresh) * stats.along + fresh * along[:, None] * along[None, :],
-            draws=stats.draws + 1,
+            draws=stats.draws + counts.astype(jnp.int32),
         )
 
     def rotate(self, stats: Any) -> Any:

@@ -87,12 +87,28 @@ def check_probability(name: str, value: Any) -> None:
 
 
 def check_params(params: Any) -> None:
-    """Raises unless all leaves are floating-point arrays with at least two numbers in all."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    """Raises unless all leaves are arrays of one floating-point dtype, not empty, with at least two numbers in all."""
+    named = jax.tree_util.tree_leaves_with_path(params)
+    for path, leaf in named:
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
                 f"params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}; "
                 "every parameter leaf must be floating-point (keep other arrays outside the parameters)"
+            )
+        if jnp.size(leaf) == 0:
+            raise ValueError(
+                f"params{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}; every parameter leaf must hold at "
+                "least one number"
+            )
+    dtypes = {str(jnp.result_type(leaf)): jax.tree_util.keystr(path) for path, leaf in named}
+    if len(dtypes) > 1:
+        found = ", ".join(f"{dtype} (as params{path})" for dtype, path in sorted(dtypes.items()))
+        raise TypeError(f"params must be of one dtype, got {found}; cast them with jax.tree.map")
+    for dtype, path in dtypes.items():
+        if jnp.finfo(dtype).bits < 32:
+            raise TypeError(
+                f"params{path} has dtype {dtype}; parameters must be float32 or float64, as one step is less than what "
+                "16 bits round off (the network may compute in bfloat16 all the same)"
             )
     if trees.size(params) < 2:
         raise ValueError(

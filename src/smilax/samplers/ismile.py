@@ -110,7 +110,8 @@ def ismile(
         matched_noise: whether noise is added so that with exact Σ̂ all noise is isotropic.
         descent: share of warm-up that goes into climbing the log posterior (Adafactor, its rate falling to zero), in
             [0, 1). None: 0.2 for a posterior of `sx.bnn`, else 0, as the mode of a hierarchical model is no place to
-            start from. A chain that has been warmed up before does not descend again.
+            start from. A chain that has been warmed up before does not descend again; mass matrix and step size are
+            learnt anew.
         split: whether the two kicks of a step take half of the batch each: one gradient of the batch a step instead of
             two, and no energy error but in warm-up, where at least one step in four takes the whole. Directions that a
             single row decides come out less exact. None: for a posterior of `sx.bnn`, if a batch has an even number of
@@ -223,7 +224,21 @@ def ismile(
         state = state._replace(params=params, velocity=direction, descent=progressed)
         return state, info._replace(log_density=density.total)
 
+    def begun_again(state, fraction):
+        """At the first step of another warm-up: what was learnt holds until there is something better."""
+        again = (fraction == 0) & (state.num_steps > 0)
+        tuner = state.tuner
+        if step_size is None:
+            tuner = trees.where(again, variance_init(jnp.exp(tuner.average)), tuner)
+        return state._replace(
+            # From here on draws are weighted as if they were the first; a chain that has moved does not descend.
+            num_steps=jnp.where(again, 1, state.num_steps),
+            factored=jnp.where(again, jnp.minimum(state.factored, 1), state.factored),
+            tuner=tuner,
+        )
+
     def warmup(key, state, batch, fraction):
+        state = begun_again(state, fraction)
         if not descent:
             return adapt(key, state, batch, fraction)
         climbing = (state.num_steps == 0) & (fraction < descent)

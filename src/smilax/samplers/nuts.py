@@ -143,9 +143,6 @@ def nuts(
 
     def init(key, params):
         check_params(params)
-        dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)}
-        if len(dtypes) > 1:
-            raise TypeError(f"params must be of one dtype for nuts, got {', '.join(sorted(dtypes))}")
         flat = flatten(params)
         zeros, none = jnp.zeros_like(flat), jnp.zeros((), jnp.int32)
         log_step = jnp.log(jnp.asarray(initial_step_size, flat.dtype))
@@ -206,7 +203,14 @@ def nuts(
             tuner=_restarted(state.tuner.average),
         )
 
+    def begun(state):
+        """The state at the first step of a warm-up, which need not be the chain's first; masses stay for now."""
+        zeros, none = jnp.zeros_like(state.mean), jnp.zeros((), jnp.int32)
+        tuner = _restarted(state.tuner.average)
+        return state._replace(mean=zeros, squares=zeros, drawn=none, window=none, tuner=tuner)
+
     def warmup(key, state, batch, fraction):
+        state = trees.where(fraction == 0, begun(state), state)
         ends = jnp.asarray([*WINDOW_ENDS, 2.0], fraction.dtype)
         over = fraction >= ends[state.window]
         state = trees.where(over & (state.drawn >= LEAST_DRAWS), closed(state), state)
