@@ -298,3 +298,39 @@ def test_the_page_on_tables_runs(tmp_path, monkeypatch):
     scope = {"QUICK": QUICK}
     exec(compile(block, "docs/tabular.md", "exec"), scope)
     np.testing.assert_allclose(scope["again"], scope["mean"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_one_row_is_predicted_as_many_are(axes):
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    y = x[:, 0] if axes == 1 else x[:, :1]
+    model = sx.SmileRegressor(hidden=(4,), num_chains=2, num_warmup=20, num_samples=10, max_epochs=2, random_state=0)
+    model.fit(x, y)
+    for predicted in (
+        model.predict,
+        lambda x: model.predict(x, return_std=True)[1],
+        lambda x: model.predict_interval(x)[0],
+        lambda x: model.predict_quantiles(x, [0.1, 0.5, 0.9]),
+        lambda x: model.sample_posterior(x, 4, random_state=0),
+    ):
+        one, two = predicted(x[:1]), predicted(x[:2])
+        assert one.shape == (1, *two.shape[1:])
+        assert (two.ndim >= axes) and (axes == 1 or two.shape[-1] == 1)
+    np.testing.assert_allclose(model.predict_interval(x[:1])[0], model.predict_interval(x[:2])[0][:1], rtol=1e-5)
+    diagnosis = sx.diagnose(model.result_)
+    assert diagnosis["rejects"].verdict == "ok"
+
+
+def test_what_cannot_be_written_down_is_asked_for_again(tmp_path):
+    prior = sx.priors.by_path({"*bias": sx.priors.Normal(0.0, 2.0), "*": sx.priors.Normal(0.0, 1.0)})
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    model = sx.SmileRegressor(
+        hidden=(4,), num_chains=2, num_warmup=20, num_samples=10, max_epochs=2, random_state=0, prior=prior
+    ).fit(x, x[:, 0])
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"a prior of its own: give it again, load\(path, prior="):
+        sx.SmileRegressor.load(tmp_path / "model")
+    with pytest.raises(ValueError, match="has the model's likelihood: load it without likelihood="):
+        sx.SmileRegressor.load(tmp_path / "model", prior=prior, likelihood=sx.likelihoods.Gaussian())
+    loaded = sx.SmileRegressor.load(tmp_path / "model", prior=prior)
+    np.testing.assert_array_equal(loaded.predict(x), model.predict(x))

@@ -26,6 +26,7 @@ from smilax.trees import size
 from smilax.validation import check_count, check_data
 
 DEFAULT_MEMBERS = 8
+DEFAULT_BATCH_SIZE = 64
 
 
 class History(NamedTuple):
@@ -55,7 +56,7 @@ def train_ensemble(
     optimizer: optax.GradientTransformation | None = None,
     max_epochs: int = 200,
     patience: int = 10,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     objective: Literal["likelihood", "posterior"] = "likelihood",
     init_params: Any = None,
     max_seconds: float | None = None,
@@ -81,7 +82,7 @@ def train_ensemble(
         max_epochs: the most passes over the data. Every row is visited in every epoch; the last batch is completed with
             rows from the beginning of the epoch.
         patience: epochs without improvement after which a member stops.
-        batch_size: rows in a batch, B.
+        batch_size: rows in a batch, B; None: 64, or all where they are fewer.
         objective: `"likelihood"`: the loss is minus the mean log likelihood; `"posterior"`: minus the log posterior
             over N.
         init_params: parameters to start from, with a leading member axis, in place of `posterior.init`.
@@ -120,6 +121,8 @@ def train_ensemble(
     if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(f"optimizer must be an Optax optimiser, got {type(optimizer).__name__}")
     batches = _check_data(posterior, train, valid)
+    if batch_size is None:
+        batch_size = min(DEFAULT_BATCH_SIZE, batches.num_rows)
     batch_size = check_batch_size(batch_size, batches)
     starts, num_members = _starts(posterior, num_members, init_params)
     # Parameters in one buffer make the many small operations of an optimiser few. Only of our own optimiser do we know

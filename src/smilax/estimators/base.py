@@ -1,5 +1,6 @@
 """What regression and classification have in common: settings, fitting, and the posterior predictive."""
 
+import dataclasses
 import hashlib
 import math
 import time
@@ -186,6 +187,7 @@ class SmileEstimator(BaseEstimator, ABC):
             result = joined([old, result])
         self._shape, self._digest, self._state = shape, digest, stored_state(result)
         self.draws_ = dict(zip(leaf_paths(result.draws), map(np.asarray, jax.tree.leaves(result.draws)), strict=True))
+        self._config = dict(result.config)
         self.lengths_ = {"num_chains": len(next(iter(self.draws_.values()))), **lengths._asdict()}
         self.info_ = {name: np.asarray(leaf) for name, leaf in result.info._asdict().items()}
 
@@ -216,13 +218,17 @@ class SmileEstimator(BaseEstimator, ABC):
     @property
     def result_(self) -> Result:
         """The draws as `sx.sample` returns them, for `sx.predict` and `sx.diagnose`; units are standardised."""
-        return self._result(self._fitted_model)
+        model = self._fitted_model
+        result = self._result(model)
+        if self._state is None:
+            return result
+        return dataclasses.replace(result, state=restored_state(model, len(self._state[0][0]), self._state))
 
     def _result(self, model: Model) -> Result:
         like = jax.eval_shape(model.posterior.init, jax.random.key(0))
         draws = jax.tree.unflatten(jax.tree.structure(like), [self.draws_[name] for name in leaf_paths(like)])
         info = namedtuple("Info", tuple(self.info_))(**self.info_)
-        return Result(draws, info, None, None, dict(self.lengths_), math.nan, False)
+        return Result(draws, info, None, None, dict(self._config), math.nan, False)
 
     def _predicted(self, X: Any) -> tuple[Prediction, int]:
         """The prediction for standardised X, whose last block is filled up, and the number of rows of X."""
@@ -242,8 +248,8 @@ class SmileEstimator(BaseEstimator, ABC):
     def save(self, path: str | Path) -> None:
         """Writes the fitted model to a new directory, preprocessing included: JSON and safetensors, no pickle.
 
-        The chains' states are not kept: a model that was loaded predicts, but does not go on sampling. A network of
-        one's own, a function, cannot be written down and is given again to `load`.
+        The chains' states are not kept: a model that was loaded predicts, but does not go on sampling. A network,
+        likelihood, prior or algorithm of one's own cannot be written down and is given again to `load`.
 
         Args:
             path: the directory; made, with its parents.
@@ -256,18 +262,25 @@ class SmileEstimator(BaseEstimator, ABC):
         write_model(Path(path), self)
 
     @classmethod
-    def load(cls, path: str | Path, *, network: Any = None) -> Any:
+    def load(
+        cls, path: str | Path, *, network: Any = None, likelihood: Any = None, prior: Any = None, algorithm: Any = None
+    ) -> Any:
         """Reads a model that `save` wrote; neither the training data nor pickle are needed.
 
         Args:
             path: the directory.
             network: the one that the model was fitted with, if it was not the default one.
+            likelihood: likewise, if it was none of `sx.likelihoods`.
+            prior: likewise, if it was none of the plain `sx.priors`.
+            algorithm: likewise; without it the model predicts, and `fit` would take the default one.
 
         Raises:
             FileNotFoundError: if there is no such model.
-            ValueError: if it is one of another class, was written by a newer version, or needs its network.
+            ValueError: if it is one of another class, was written by a newer version, or needs something of
+                its own.
         """
-        return read_model(Path(path), cls, network)
+        own = {"network": network, "likelihood": likelihood, "prior": prior, "algorithm": algorithm}
+        return read_model(Path(path), cls, own)
 
 
 def columns(array: np.ndarray) -> np.ndarray:

@@ -106,11 +106,10 @@ class SmileRegressor(RegressorMixin, SmileEstimator):
     def _units(self) -> Scaling:
         return Scaling(self.y_mean_, self.y_scale_)
 
-    def _in_units(self, values: np.ndarray, shift: bool = True) -> np.ndarray:
-        """Standardised values `(..., rows)` or `(..., rows, outputs)` in the target's units."""
+    def _in_units(self, values: np.ndarray, leading: int = 0, shift: bool = True) -> np.ndarray:
+        """Standardised values in the target's units; after so many leading axes `(rows,)` or `(rows, outputs)`."""
         values = np.asarray(values, np.float64)
-        flat = self.n_outputs_ == 1 and values.shape[-1:] != (1,) or values.ndim == 1
-        values = values[..., None] if flat else values
+        values = values[..., None] if values.ndim == leading + 1 else values
         values = self._units.undo(values) if shift else values * self._units.scale
         return values if self._ndim == 2 else values[..., 0]
 
@@ -140,7 +139,7 @@ class SmileRegressor(RegressorMixin, SmileEstimator):
         """
         prediction, count = self._predicted(X)
         found = prediction.quantile(np.atleast_1d(np.asarray(quantiles, np.float64)))
-        return np.moveaxis(self._in_units(found[:, :count]), 0, 1)
+        return np.moveaxis(self._in_units(found[:, :count], leading=1), 0, 1)
 
     def predict_interval(self, X: Any, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper end of the central interval that holds a new target with probability `level`."""
@@ -174,7 +173,7 @@ class SmileRegressor(RegressorMixin, SmileEstimator):
         prediction, count = self._predicted(X)
         key = jax.random.key(int(check_random_state(random_state).randint(2**31)))
         drawn = prediction.sample(key, num_samples)[:, :count]
-        return np.moveaxis(self._in_units(drawn), 0, 1)
+        return np.moveaxis(self._in_units(drawn, leading=1), 0, 1)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

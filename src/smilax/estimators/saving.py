@@ -14,7 +14,7 @@ FORMAT = 1
 SETTINGS, ARRAYS = "model.json", "arrays.safetensors"
 # Attributes that prediction needs, by where they go.
 _ARRAYS = ("x_mean_", "x_scale_", "y_mean_", "y_scale_")
-_JSON = ("n_features_in_", "n_outputs_", "lengths_", "_shape", "_ndim", "_digest")
+_JSON = ("n_features_in_", "n_outputs_", "lengths_", "_shape", "_ndim", "_digest", "_config")
 
 
 def write_model(path: Path, estimator: Any) -> None:
@@ -41,8 +41,8 @@ def write_model(path: Path, estimator: Any) -> None:
     (path / SETTINGS).write_text(text + "\n", encoding="utf-8")
 
 
-def read_model(path: Path, cls: type, network: Any) -> Any:
-    """The estimator that `write_model` wrote."""
+def read_model(path: Path, cls: type, own: dict[str, Any]) -> Any:
+    """The estimator that `write_model` wrote; `own` has settings that it could not write."""
     file = path / SETTINGS
     if not file.is_file():
         raise FileNotFoundError(f"{path} holds no model: it has no {SETTINGS}")
@@ -53,15 +53,22 @@ def read_model(path: Path, cls: type, network: Any) -> Any:
         name = described["estimator"]
         raise ValueError(f"{path} holds a {name}: load it with sx.{name}.load")
     settings = {name: _restored(value) for name, value in described["settings"].items()}
-    if settings["network"] is _OWN:
-        if network is None:
-            raise ValueError(f"{path} holds a model with a network of its own: give it again, load(path, network=...)")
-        settings["network"] = network
-    elif network is not None:
-        raise ValueError(f"{path} holds a model with the default network: load it without network=")
+    for name, given in own.items():
+        if name not in settings:
+            if given is not None:
+                raise ValueError(f"a {cls.__name__} has no {name}: load it without {name}=")
+        elif settings[name] is _OWN:
+            # Predictions do not depend on the algorithm that drew.
+            if given is None and name != "algorithm":
+                raise ValueError(
+                    f"{path} holds a model with a {name} of its own: give it again, load(path, {name}=...)"
+                )
+            settings[name] = given
+        elif given is not None:
+            raise ValueError(f"{path} has the model's {name}: load it without {name}=")
     estimator = cls(**{name: None if value is _OWN else value for name, value in settings.items()})
     arrays = read_shard(path / ARRAYS)
-    state: dict[str, Any] = {**described["attributes"], "_state": None}
+    state: dict[str, Any] = {"_config": {}, **described["attributes"], "_state": None}
     state["draws_"] = {name: arrays[f"draws/{name}"] for name in described["leaves"]}
     state["info_"] = {k.removeprefix("info/"): v for k, v in arrays.items() if k.startswith("info/")}
     state |= {name: arrays[name] for name in _ARRAYS if name in arrays}

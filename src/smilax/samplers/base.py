@@ -102,13 +102,13 @@ def check_params(params: Any) -> None:
             )
     dtypes = {str(jnp.result_type(leaf)): jax.tree_util.keystr(path) for path, leaf in named}
     if len(dtypes) > 1:
-        found = ", ".join(f"{dtype} (as params{path})" for dtype, path in sorted(dtypes.items()))
+        found = ", ".join(f"{dtype} (as params{where})" for dtype, where in sorted(dtypes.items()))
         raise TypeError(f"params must be of one dtype, got {found}; cast them with jax.tree.map")
-    for dtype, path in dtypes.items():
+    for dtype, where in dtypes.items():
         if jnp.finfo(dtype).bits < 32:
             raise TypeError(
-                f"params{path} has dtype {dtype}; parameters must be float32 or float64, as one step is less than what "
-                "16 bits round off (the network may compute in bfloat16 all the same)"
+                f"params{where} has dtype {dtype}; parameters must be float32 or float64, as one step is less than "
+                "what 16 bits round off (the network may compute in bfloat16 all the same)"
             )
     if trees.size(params) < 2:
         raise ValueError(
