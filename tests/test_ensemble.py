@@ -279,3 +279,12 @@ def test_bad_data_are_refused(key):
 def test_arguments_out_of_range_are_named(key, argument, error):
     with pytest.raises(error, match=next(iter(argument))):
         train_ensemble(key, linear(), TRAIN, **argument)
+
+
+def test_the_default_batch_is_all_of_few_rows():
+    posterior = bnn(mlp(2, 1, hidden=(3,)), Gaussian(), Normal(), 20)
+    x = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    settings = {"num_members": 2, "max_epochs": 2, "progress_bar": False}
+    default = train_ensemble(jax.random.key(0), posterior, (x, x[:, 0]), **settings)
+    whole = train_ensemble(jax.random.key(0), posterior, (x, x[:, 0]), batch_size=20, **settings)
+    jax.tree.map(np.testing.assert_array_equal, default, whole)
