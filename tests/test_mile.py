@@ -8,7 +8,7 @@ import pytest
 import smilax as sx
 from smilax.geometry import Identity
 from smilax.microcanonical import draw_velocity, drift_first
-from smilax.mile import LENGTH_FACTOR, autocorrelation_time
+from smilax.mile import LENGTH_FACTOR, autocorrelation_time, mile_init, mile_update
 
 DIM = 40
 SCALES = np.linspace(0.5, 2, DIM)
@@ -94,3 +94,14 @@ def test_length_given_is_kept_and_short_warmups_work(length, num_warmup):
     assert np.isfinite(state.tuner.length)
     assert state.tuner.length > 0
     assert (state.tuner.length == 3.0) == (length is not None)
+
+
+@pytest.mark.parametrize("step_size", [1e-1, 1e-3, 1e-5])
+@pytest.mark.parametrize("energy", [1e10, 1e15, 1e18, 1e25])
+def test_one_enormous_energy_shortens_the_step_and_is_got_over(step_size, energy):
+    params, fraction = jnp.ones(5, jnp.float32), jnp.asarray(0.2, jnp.float32)
+    state = mile_init(params, step_size, 1.0)
+    for error in (energy, *(1e-3,) * 300):
+        state = mile_update(state, params, jnp.float32(error), jnp.asarray(True), fraction, (0.5, 0.1), False)
+        assert 0 < float(state.step_size) < jnp.inf
+    assert float(state.step_size) > 1e-8

@@ -139,14 +139,16 @@ def test_many_rejects_shorten_the_step():
     assert found < RIGHT / 3
 
 
-def test_one_enormous_energy_is_forgotten():
-    rng = np.random.default_rng(0)
-    errors = rng.normal(size=4000)
+def test_an_energy_whose_square_overflows_is_that_of_a_step_that_is_not_finite():
+    errors = np.random.default_rng(0).normal(size=600)
     errors[100] = 1e30
     steps, accepted = run(errors)
-    assert not accepted[100] or float(jnp.max(steps)) > 0
-    # Ten times the usual is undone again once the monster has faded, and the step size moves.
-    errors = np.concatenate([errors, [50.0]])
-    steps, accepted = run(errors)
-    assert not bool(accepted[-1])
-    assert len(np.unique(np.asarray(steps)[-500:])) > 1
+    assert not accepted[100]
+    ordinary = errors.copy()
+    ordinary[100] = 0
+    same = run(ordinary, valid=jnp.arange(600) != 100)
+    np.testing.assert_array_equal(steps, same[0])
+    np.testing.assert_array_equal(accepted, same[1])
+    # The tuner goes on: it moves the step size, and undoes no more than it should.
+    assert len(np.unique(np.asarray(steps)[200:])) > 1
+    assert np.asarray(accepted)[200:].mean() > 0.9

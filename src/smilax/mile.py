@@ -88,7 +88,7 @@ def mile_update(
         state: before the step.
         params: the position after it.
         energy_error: ΔE of the whole step, in nats, shape `()`.
-        valid: whether the step is finite.
+        valid: whether the step is finite; one whose ΔE²/ε⁶ overflows is taken for one that is not.
         fraction: how far warm-up has come, in [0, 1).
         energy_variance: the target, per parameter, at the start and at 0.9 of warm-up, in nats².
         tune_length: whether L moves (static).
@@ -108,8 +108,9 @@ def mile_update(
 
     first, last = energy_variance
     target = first + (last - first) * jnp.minimum(fraction / THIRD_PHASE, 1)
+    valid = valid & jnp.isfinite(energy_error**2 / target / eps**6)
     # Not to take the logarithm of zero; so small an error has little weight.
-    xi = jnp.minimum(jnp.where(valid, energy_error, 0) ** 2 / (flat.size * target), jnp.finfo(dtype).max) + 1e-8
+    xi = jnp.where(valid, energy_error, 0) ** 2 / (flat.size * target) + 1e-8
     weight = jnp.where(valid, jnp.exp(-0.5 * (jnp.log(xi) / (6 * TRUST)) ** 2), 0)
     decay = (EFFECTIVE_STEPS - 1) / (EFFECTIVE_STEPS + 1)
     largest = jnp.where(valid, state.largest, jnp.minimum(state.largest, SHRINK * eps))

@@ -66,11 +66,6 @@ def gamma_quantile(mean: jax.Array, variance: jax.Array, probability: float) -> 
     return mean * jnp.maximum(1 - 1 / (9 * shape) + z / (3 * jnp.sqrt(shape)), 0) ** 3
 
 
-def _largest(error: jax.Array) -> jax.Array:
-    """What energy errors count for at most, as their squares are added up."""
-    return jnp.sqrt(jnp.finfo(error.dtype).max) / 16
-
-
 def quantile_update(
     rule: QuantileRule, state: QuantileState, energy_error: jax.Array, valid: jax.Array, adapt: bool
 ) -> tuple[QuantileState, jax.Array]:
@@ -80,10 +75,12 @@ def quantile_update(
         rule: settings.
         state: moments before the step.
         energy_error: ΔE of the step, shape `()`.
-        valid: whether the step is finite at all.
+        valid: whether the step is finite at all; one whose ΔE² overflows is taken for one that is not.
         adapt: whether the step size may move (static).
     """
-    error = jnp.where(valid, jnp.minimum(jnp.abs(energy_error), _largest(energy_error)), 0)
+    # Moments that hold an infinite square would be of no use ever after.
+    valid = valid & jnp.isfinite(energy_error**2)
+    error = jnp.where(valid, jnp.abs(energy_error), 0)
     corrected = 1 - (1 - rule.weight) ** jnp.maximum(state.num_steps, 1).astype(error.dtype)
     mean = state.mean / corrected
     variance = jnp.maximum(state.square / corrected - mean**2, jnp.finfo(error.dtype).tiny)
@@ -198,8 +195,7 @@ def variance_update(
         largest: the step size may not exceed this (the noise limit).
     """
     dtype = energy_error.dtype
-    bound = _largest(energy_error)
-    error = jnp.where(accepted, jnp.clip(energy_error, -bound, bound), state.mean)
+    error = jnp.where(accepted, energy_error, state.mean)
     filled = state.filled + 1
     difference = error - state.mean
     mean = state.mean + difference / filled.astype(dtype)
