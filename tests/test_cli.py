@@ -1,3 +1,4 @@
+import functools
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import smilax as sx
-from smilax import demo
+from smilax import demo, estimators
 from smilax.cli import app
 from smilax.cli.app import keep_programs
 
@@ -200,6 +201,56 @@ def test_a_table_becomes_predictions_with_intervals(houses, tmp_path):
     assert 10 <= ((found["lower"] <= found["price"]) & (found["price"] <= found["upper"])).sum()
 
 
+@pytest.fixture
+def quick_fit(monkeypatch):
+    settings = {"num_chains": 2, "num_warmup": 0, "num_samples": 4, "max_epochs": 3, "hidden": (4,)}
+    settings["algorithm"] = functools.partial(sx.sgld, step_size=1e-5)
+    for name in ("SmileRegressor", "SmileClassifier"):
+        original = getattr(estimators, name)
+        monkeypatch.setattr(estimators, name, lambda original=original, **given: original(**{**given, **settings}))
+
+
+def test_a_run_of_a_table_keeps_its_model_and_overwrites_nothing(houses, tmp_path, monkeypatch, quick_fit):
+    monkeypatch.chdir(tmp_path)
+    table = pandas.read_csv(houses).rename(columns={"price": "mean"})
+    table.to_csv("houses.csv", index=False)
+    for name in ("houses", "houses-2"):
+        done = CliRunner().invoke(app, ["run", "houses.csv", "--target", "mean"])
+        assert done.exit_code == 0, done.output
+        assert f"Model: runs/{name}/model" in done.output
+    found = pandas.read_csv("runs/houses/predictions.csv")
+    assert list(found.columns) == ["row", "mean (known)", "mean", "std", "lower", "upper"]
+    model = sx.SmileRegressor.load("runs/houses/model")
+    # One column for each of three towns, and the area.
+    assert model.predict(np.zeros((1, 4))).shape == (1,)
+    about = CliRunner().invoke(app, ["info", "runs/houses"])
+    assert about.exit_code == 0, about.output
+    assert "regression of 'mean' in houses.csv" in about.output
+    again = CliRunner().invoke(app, ["run", "houses.csv", "--target", "mean", "--output", "runs/houses"])
+    assert again.exit_code == 2
+    assert "holds the predictions of another run" in " ".join(again.output.split())
+
+
+def test_numbers_may_be_classes_and_text_may_not_be_numbers(houses, tmp_path, quick_fit):
+    table = pandas.read_csv(houses)
+    table["rooms"] = np.arange(len(table)) % 3
+    table.to_csv(tmp_path / "rooms.csv", index=False)
+    arguments = ["run", str(tmp_path / "rooms.csv"), "--target", "rooms", "--task", "classification"]
+    done = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    assert list(pandas.read_csv(tmp_path / "run" / "predictions.csv").columns[2:]) == [
+        "predicted",
+        "p(0)",
+        "p(1)",
+        "p(2)",
+    ]
+    table["rooms"] = [f"{price:,.2f} EUR" for price in table["price"]]
+    table.to_csv(tmp_path / "text.csv", index=False)
+    done = CliRunner().invoke(app, ["run", str(tmp_path / "text.csv"), "--target", "rooms"])
+    assert done.exit_code == 2
+    assert "too many for classes; if they are to be numbers, some of its cells are not" in " ".join(done.output.split())
+
+
 @pytest.mark.truth
 def test_classes_of_a_table_for_the_rows_of_another(houses, tmp_path):
     table = pandas.read_csv(houses)
@@ -223,6 +274,8 @@ def test_classes_of_a_table_for_the_rows_of_another(houses, tmp_path):
         (["--target", "price", "--predict", "none.csv"], "there is no file none.csv"),
         (["--target", "price", "--level", "90"], "--level must lie between 0 and 1"),
         (["--target", "price", "--dry-run"], "for experiments, not for tables"),
+        (["--target", "price", "--task", "ranking"], "--task must be regression or classification, got 'ranking'"),
+        (["--target", "town", "--task", "regression"], "column 'town' is no number"),
     ],
 )
 def test_tables_that_cannot_be_fitted(houses, arguments, message):

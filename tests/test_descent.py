@@ -72,7 +72,8 @@ def test_a_chain_that_is_warm_does_not_descend_again(key):
     for state in (first.state.chains, again.state.chains):
         np.testing.assert_array_equal(state.descent.optimizer[0].count, [80, 80])
     np.testing.assert_array_equal(first.state.chains.num_steps, [320, 320])
-    np.testing.assert_array_equal(again.state.chains.num_steps, [720, 720])
+    # Mass matrix and step size are learnt anew: the second warm-up counts from one.
+    np.testing.assert_array_equal(again.state.chains.num_steps, [401, 401])
 
 
 @pytest.mark.parametrize("num_warmup", [0, 1, 3])

@@ -22,6 +22,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import smilax as sx
 from smilax.estimators import fitting
+from smilax.estimators.lengths import plan
 
 pytestmark = pytest.mark.once
 
@@ -48,15 +49,6 @@ STOCHASTIC = {
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3)) * np.array([1.0, 100.0, 0.01]) + 5
 Y = (X - 5) @ np.array([1.0, 0.02, -50.0]) + 0.3 * RNG.normal(size=60)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Dozens of shapes are compiled here, and each program runs for milliseconds."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.mark.truth
@@ -275,6 +267,9 @@ print(json.dumps(model.predict(frame).tolist()))
         ({"hidden": "wide"}, "hidden must be a sequence"),
         ({"network": 3}, "network must be None, an sx.Network"),
         ({"likelihood": sx.likelihoods.Categorical()}, "likelihood must be None or one of sx.likelihoods for numbers"),
+        ({"validation_fraction": "some"}, "validation_fraction must be a number, got 'some'"),
+        ({"max_seconds": "5"}, "max_seconds must be a number, got '5'"),
+        ({"algorithm": sx.sgld}, r"sgld cannot be \(missing a required argument: 'step_size'\); give the rest before"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
@@ -286,6 +281,77 @@ def test_columns_that_are_no_numbers_are_named():
     frame = pd.DataFrame({"a": X[:, 0], "city": ["here"] * len(X)})
     with pytest.raises(ValueError, match=r"columns \['city'\] of X are no numbers; encode them"):
         sx.SmileRegressor(**QUICK).fit(frame, Y)
+    # Two columns of one name, and one of dates.
+    frame = pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "day": pd.date_range("2020-01-01", periods=len(X))})
+    frame.columns = ["a", "a", "day"]
+    with pytest.raises(ValueError, match=r"columns \['day'\] of X are no numbers; encode them"):
+        sx.SmileRegressor(**QUICK).fit(frame, Y)
+
+
+def test_targets_of_the_wrong_kind_are_named():
+    with pytest.raises(ValueError, match="y holds text; it must be numbers, and for classes there is SmileClassifier"):
+        sx.SmileRegressor(**QUICK).fit(X, ["low", "high"] * 30)
+    with pytest.raises(ValueError, match="y has labels that cannot be sorted"):
+        sx.SmileClassifier(**QUICK).fit(X, np.array(["low", None] * 30, object))
+
+
+def test_a_fitted_model_does_not_follow_its_settings(tmp_path):
+    model = sx.SmileRegressor(**QUICK, warm_start=True, random_state=0).fit(X, Y)
+    before = model.predict(X[:5])
+    model.set_params(hidden=(5, 5), activation="tanh", likelihood=sx.likelihoods.Gaussian("input"))
+    np.testing.assert_array_equal(model.predict(X[:5]), before)
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(sx.SmileRegressor.load(tmp_path / "model").predict(X[:5]), before)
+    with pytest.raises(
+        ValueError, match=r"set otherwise now: hidden=\(5, 5\), not \(8,\); activation='tanh', not 'relu'"
+    ):
+        model.fit(X, Y)
+    model.set_params(hidden=(8,), activation="relu", likelihood=None, num_chains=3, batch_size=16)
+    with pytest.raises(ValueError, match="otherwise now: batch_size=16, not 32; num_chains=3, not 2"):
+        model.fit(X, Y)
+    np.testing.assert_array_equal(model.predict(X[:5]), before)
+    other = model.set_params(warm_start=False).fit(X, Y).predict(X[:5])
+    assert not np.array_equal(other, before)
+
+
+@pytest.mark.parametrize(("num_samples", "num_draws", "draws", "steps"), [(12, 4, 4, 12), (13, 5, 4, 12), (3, 9, 3, 3)])
+def test_no_more_draws_than_asked_for(num_samples, num_draws, draws, steps):
+    model = sx.SmileRegressor(**{**QUICK, "num_samples": num_samples, "num_draws": num_draws}, random_state=0).fit(X, Y)
+    assert model.draws_["network/layers/0/weight"].shape[1] == draws
+    assert model.lengths_["num_samples"] == steps
+
+
+def test_lengths_that_are_chosen_are_multiples_of_the_draws():
+    for num_draws in (1, 7, 100, 1000, 5000):
+        chosen = plan(5000, None, None, None, num_draws)
+        assert chosen.num_samples == num_draws * chosen.thinning >= 2400
+
+
+@pytest.mark.parametrize("max_seconds", [None, 60.0])
+def test_an_interrupted_fit(max_seconds, monkeypatch):
+    settings = {**QUICK, "num_warmup": 10, "num_samples": 40, "max_epochs": 2, "num_draws": 20}
+    model = sx.SmileRegressor(**settings, max_seconds=max_seconds, random_state=0)
+    original = fitting.sample
+
+    def stopped(kept):
+        def sample(*args, **options):
+            result = original(*args, **options)
+            if max_seconds is not None and not options["num_warmup"]:
+                return result
+            draws, info = (jax.tree.map(lambda leaf: leaf[:, :kept], tree) for tree in (result.draws, result.info))
+            return dataclasses.replace(result, draws=draws, info=info if kept else None, interrupted=True)
+
+        return sample
+
+    monkeypatch.setattr(fitting, "sample", stopped(0))
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y)
+    assert not hasattr(model, "draws_")
+    monkeypatch.setattr(fitting, "sample", stopped(1))
+    model.fit(X, Y)
+    assert model.draws_["network/layers/0/weight"].shape[1] == 1
+    assert model.lengths_["num_samples"] == 2
+    assert np.isfinite(model.predict(X)).all()
 
 
 @pytest.mark.truth

@@ -140,3 +140,10 @@ def test_what_is_no_module_is_refused():
         from_equinox(lambda key: eqx.nn.Identity())
     with pytest.raises(ValueError, match="complex"):
         from_equinox(lambda key: eqx.nn.Linear(2, 2, dtype=jnp.complex64, key=key))
+
+
+def test_what_does_not_build_from_a_key_is_told_how_to(key):
+    with pytest.raises(TypeError, match="got a Linear: give lambda key: module"):
+        from_equinox(eqx.nn.Linear(3, 2, key=key))
+    with pytest.raises(TypeError, match="called with one key, and MLP cannot be .*lambda key: MLP"):
+        from_equinox(eqx.nn.MLP)

@@ -172,3 +172,10 @@ def test_what_is_no_flax_module_is_refused():
         sx.from_flax(Linen(), X, frozen=lambda path, leaf: False)
     with pytest.raises(ValueError, match="examples on its leading axis"):
         sx.from_flax(nn.Sequential([nn.Dense(2), jnp.sum]), X)
+
+
+def test_classes_and_built_modules_are_told_apart():
+    with pytest.raises(TypeError, match=r"a Linen module, and Dense is a class: give Dense\(...\)"):
+        sx.from_flax(nn.Dense, np.ones((1, 3)))
+    with pytest.raises(TypeError, match="got a Linear: give lambda rngs: module"):
+        sx.from_flax(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))

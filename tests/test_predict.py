@@ -11,6 +11,7 @@ from scipy.special import expit, logsumexp, softmax
 
 from smilax.bnn import bnn
 from smilax.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, StudentT
+from smilax.models import mlp
 from smilax.network import Network
 from smilax.packing import pack
 from smilax.posterior import Posterior
@@ -525,3 +526,14 @@ class TestErrors:
         for name in ("probs", "entropy", "aleatoric_entropy", "mutual_information"):
             with pytest.raises(TypeError, match="this is a regression"):
                 getattr(gaussian()[0], name)
+
+
+def test_draws_without_their_result_are_told_from_members():
+    posterior = bnn(mlp(3, 1, hidden=(4,)), Gaussian(), Normal(), num_data=9)
+    one = posterior.init(jax.random.key(0))
+    draws = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (2, 5, *leaf.shape)), one)
+    with pytest.raises(ValueError, match="give the whole result of sx.sample and not only its draws"):
+        predict(posterior, draws, np.ones((4, 3)))
+    other = jax.tree.map(lambda leaf: leaf[None], {**one, "network": mlp(3, 1, hidden=(5,)).init(jax.random.key(0))})
+    with pytest.raises(ValueError, match=r"weight has shape \(1, 5, 3\) for \(member, ...\) of \(4, 3\)"):
+        predict(posterior, other, np.ones((4, 3)))

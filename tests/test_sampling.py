@@ -270,3 +270,70 @@ def test_a_likelihood_that_is_not_finite_is_named():
 def test_bad_step_sizes(make, step_size):
     with pytest.raises(ValueError, match="step_size must be positive and finite"):
         make(POSTERIOR, step_size=step_size)
+
+
+def test_results_of_the_same_chains_are_joined():
+    whole, first = run(thinning=9), run(num_samples=45, thinning=9)
+    more = run(params=first, num_chains=None, num_warmup=0, num_samples=45, thinning=9)
+    joined = first.join(more)
+    assert same(joined, whole, 3)
+    np.testing.assert_array_equal(joined.info.energy_error, whole.info.energy_error)
+    assert joined.state.step == whole.state.step
+    assert joined.seconds == first.seconds + more.seconds
+    with pytest.raises(ValueError, match="differ in their number of chains: 3, but 2"):
+        first.join(run(2))
+    assert repr(joined) == "Result(psmile, 3 chains of 10 draws, 4 parameters)"
+
+
+def test_chains_of_another_sampler_do_not_go_on():
+    first = run(2)
+    with pytest.raises(ValueError, match="a Result of psmile, whose chains have other states than those of sgld"):
+        run(params=first, num_chains=None, algorithm=sx.sgld(POSTERIOR, 1e-4))
+    last = jax.tree.map(lambda draws: draws[:, -1], first.draws)
+    assert run(params=last, num_chains=None, algorithm=sx.sgld(POSTERIOR, 1e-4)).num_chains == 2
+
+
+def network_posterior():
+    return sx.bnn(sx.models.mlp(3, 1, hidden=(4,)), sx.likelihoods.Gaussian(), sx.priors.Normal(), num_data=120)
+
+
+def test_parameters_that_are_not_the_posteriors_are_named():
+    posterior = network_posterior()
+    one = posterior.init(jax.random.key(0))
+    members = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), one)
+    algorithm = sx.psmile(posterior)
+    with pytest.raises(ValueError, match="params has a leading axis of 2 .*: leave out num_chains=5"):
+        run(5, algorithm=algorithm, params=members)
+    with pytest.raises(ValueError, match="params has no chain axis: give num_chains"):
+        run(None, algorithm=algorithm, params=one)
+    with pytest.raises(ValueError, match="lacks likelihood/log_scale; posterior.init"):
+        run(2, algorithm=algorithm, params={"network": one["network"]})
+    other = sx.models.mlp(3, 1, hidden=(5,)).init(jax.random.key(0))
+    with pytest.raises(ValueError, match=r"weight has shape \(5, 3\), and of one chain it should be \(4, 3\)"):
+        run(2, algorithm=algorithm, params={**one, "network": other})
+
+
+def test_rows_that_depend_on_one_another_are_refused():
+    def normalised(params, x):
+        return ((x - x.mean(0)[None]) @ params["w"]) / jnp.ones(())
+
+    network = sx.Network(lambda key: {"w": jnp.ones(3)}, normalised)
+    posterior = sx.bnn(network, sx.likelihoods.Gaussian(scale=0.3), sx.priors.Normal(), num_data=120)
+    with pytest.raises(ValueError, match="it must depend on its own row only"):
+        run(2, algorithm=sx.psmile(posterior), params=posterior.init(jax.random.key(0)))
+
+
+def test_chains_that_stand_still_are_warned_of():
+    # So long a step overflows each time.
+    algorithm = sx.psmile_naive(POSTERIOR, step_size=1e30)
+    with pytest.warns(UserWarning, match="no step of all chains was accepted"):
+        stuck = run(algorithm=algorithm, num_warmup=0)
+    assert not stuck.info.accepted.any()
+
+
+def test_samplers_ask_for_a_posterior():
+    for make in (sx.ismile, sx.psmile, sx.nuts, lambda p: sx.sgld(p, 1e-3), lambda p: sx.sghmc(p, 1e-3)):
+        with pytest.raises(
+            TypeError, match="posterior must be one of sx.bnn, sx.from_numpyro or sx.Posterior, got Net"
+        ):
+            make(sx.models.mlp(3, 1))

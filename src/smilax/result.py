@@ -1,11 +1,15 @@
 """What a run gives back."""
 
+import math
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+from smilax.structure import leaf_paths
 
 
 class RunState(NamedTuple):
@@ -46,6 +50,13 @@ class Result:
     interrupted: bool
     path: Path | None = None
 
+    def __repr__(self) -> str:
+        params = sum(math.prod(np.shape(leaf)[2:]) for leaf in jax.tree.leaves(self.draws))
+        name = self.config.get("algorithm", {}).get("name", "unknown sampler")
+        parts = [name, f"{self.num_chains} chains of {self.num_draws} draws", f"{params:,} parameters"]
+        parts += ["interrupted"] * self.interrupted + [str(self.path)] * (self.path is not None)
+        return f"Result({', '.join(parts)})"
+
     @property
     def num_chains(self) -> int:
         """Number of chains."""
@@ -55,6 +66,54 @@ class Result:
     def num_draws(self) -> int:
         """Draws per chain."""
         return int(np.shape(jax.tree.leaves(self.draws)[0])[1])
+
+    def join(self, *later: "Result") -> "Result":
+        """This result's draws followed by those of runs that went on from it.
+
+        Args:
+            later: results of the same chains, in their order in time.
+
+        Returns:
+            A result with all draws and their reports, read into memory, the warm-up of the first run, and the state of
+            the last, from which the chains can go on.
+
+        Raises:
+            ValueError: if the results differ in their chains or in the parameters' names or shapes.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, numpy as np, smilax as sx
+            >>> posterior = sx.Posterior(lambda m: -0.5 * jnp.sum(m**2), lambda m, x: -0.5 * (x - m) ** 2, num_data=100)
+            >>> algorithm = sx.psmile_naive(posterior, step_size=0.01)
+            >>> options = dict(num_warmup=50, num_samples=50, batch_size=10, progress_bar=False)
+            >>> key, x = jax.random.key(0), np.ones(100, np.float32)
+            >>> first = sx.sample(key, algorithm, x, jnp.zeros(()), num_chains=2, **options)
+            >>> more = sx.sample(key, algorithm, x, first, **{**options, "num_warmup": 0})
+            >>> first.join(more)
+            Result(psmile_naive, 2 chains of 100 draws, 1 parameters)
+        """
+        parts = (self, *later)
+        for k, part in enumerate(later):
+            for what, of in (("number of chains", lambda one: one.num_chains), ("parameters", _leaf_shapes)):
+                if of(part) != of(self):
+                    raise ValueError(f"results differ in their {what}: {of(self)}, but {of(part)} in later[{k}]")
+        reports = [part.info for part in parts if part.info is not None]
+        fields = {tuple(info._fields) for info in reports}
+        if len(fields) > 1:
+            raise ValueError(f"results differ in what their steps report: {sorted(fields)}")
+
+        def joined(trees):
+            return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(x) for x in leaves], axis=1), *trees)
+
+        last, structure = parts[-1], jax.tree.structure(parts[-1].draws)
+        return replace(
+            last,
+            # What was loaded from a store has plain containers.
+            draws=joined(jax.tree.unflatten(structure, jax.tree.leaves(part.draws)) for part in parts),
+            info=reports[-1]._replace(**joined(info._asdict() for info in reports)) if reports else None,
+            warmup_info=self.warmup_info,
+            seconds=sum(part.seconds for part in parts),
+            path=None,
+        )
 
     def select(self, keep: Any) -> "Result":
         """The result with some of its draws only, such as those of cyclical SGLD outside of the exploration phases.
@@ -83,3 +142,27 @@ class Result:
             return jax.tree.map(lambda leaf: np.asarray(leaf[:, draws]), tree)
 
         return replace(self, draws=chosen(self.draws), info=chosen(self.info), state=None)
+
+
+# Of fewer draws it may be chance that all steps were undone.
+LEAST_TELLING = 10
+
+
+def warn_of_stuck_chains(result: Result, stacklevel: int) -> None:
+    """Warns of chains of which no step was accepted: all of their draws are the same."""
+    accepted = np.asarray(getattr(result.info, "accepted", ()))
+    if accepted.ndim != 2 or accepted.shape[1] < LEAST_TELLING:
+        return
+    stuck = np.flatnonzero(~accepted.any(axis=1)).tolist()
+    if stuck:
+        which = "all chains" if len(stuck) == len(accepted) else f"chains {stuck}"
+        warnings.warn(
+            f"no step of {which} was accepted, so that their draws are all the same: take a smaller step size, a "
+            "longer warm-up, or another start",
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _leaf_shapes(result: Result) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree.leaves(result.draws)
+    return {path: tuple(np.shape(leaf)[2:]) for path, leaf in zip(leaf_paths(result.draws), leaves, strict=True)}

@@ -18,7 +18,7 @@ from smilax.persistence import check_same, commit, params_like, restore, restore
 from smilax.places import decode
 from smilax.progress import Progress
 from smilax.recording import Store, StoreRecorder
-from smilax.result import Result
+from smilax.result import Result, warn_of_stuck_chains
 from smilax.running import Lengths, Position, Run
 from smilax.samplers.base import SamplingAlgorithm
 from smilax.store import StoreCorrupt, StoreLocked, StoreWriter, read
@@ -171,4 +171,5 @@ def run_with_store(
         raise SystemExit(text)
     if not complete:
         warnings.warn(text, stacklevel=3)
+    warn_of_stuck_chains(result, stacklevel=3)
     return result

@@ -21,14 +21,14 @@ from smilax.packing import unpack
 from smilax.persistence import commit, describe_run, settings, together, versions
 from smilax.progress import Progress
 from smilax.recording import MemoryRecorder, Store, leaf_names
-from smilax.result import Result
+from smilax.result import Result, warn_of_stuck_chains
 from smilax.resuming import run_with_store
 from smilax.running import Lengths, Position, Run
 from smilax.samplers.base import SamplingAlgorithm
 from smilax.sizing import estimate
 from smilax.store import StoreWriter
 from smilax.streams import Stream
-from smilax.validation import chain_params, check_data, check_density, check_lengths
+from smilax.validation import chain_params, check_belongs, check_data, check_density, check_lengths, check_same_state
 
 
 def sample(
@@ -123,9 +123,12 @@ def sample(
         if params.state is None:
             raise ValueError("params is a Result that was only loaded: go on from its store with sx.resume")
         chains, first_step = params.state
+        check_same_state(algorithm, params)
         num_chains = jax.tree.leaves(chains.params)[0].shape[0]
         params = unpack(chains.params, batch_ndim=1)
     else:
+        if algorithm.posterior is not None:
+            check_belongs(algorithm.posterior, params, num_chains)
         params, num_chains = chain_params(params, num_chains)
         if algorithm.posterior is not None:
             check_density(algorithm.posterior, params, batches.first(batch_size))
@@ -235,7 +238,7 @@ def _in_memory(run: Run, params: Any, chains: Any, begin: float, progress_bar: b
     drawn = unpack(drawn, batch_ndim=2)
     if interrupt.requested:
         warnings.warn(f"interrupted: {np.shape(jax.tree.leaves(drawn)[0])[1]} draws a chain were kept", stacklevel=3)
-    return Result(
+    result = Result(
         draws=drawn,
         info=recorder.finish("info"),
         warmup_info=recorder.finish("warmup_info"),
@@ -244,3 +247,5 @@ def _in_memory(run: Run, params: Any, chains: Any, begin: float, progress_bar: b
         seconds=time.perf_counter() - begin,
         interrupted=interrupt.requested,
     )
+    warn_of_stuck_chains(result, stacklevel=3)
+    return result

@@ -6,16 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smilax.bnn import NetworkPosterior
 from smilax.checks import check_count as check_count
 from smilax.checks import check_finite
 from smilax.compiling import compiled
 from smilax.data import Batches
 from smilax.posterior import Posterior
-from smilax.samplers.base import check_params
+from smilax.result import Result
+from smilax.samplers.base import SamplingAlgorithm, check_params
 from smilax.streams import Stream
+from smilax.structure import leaf_paths
 
 # Of rows that stay on the host so many are looked at.
 CHECKED_ROWS = 10_000
+# Relative, of one row's log likelihood computed twice by the same program, some of which may be in bfloat16.
+ROUNDING = 1e-3
 
 
 def check_lengths(num_warmup: Any, num_samples: Any, thinning: Any) -> tuple[int, int, int]:
@@ -80,6 +85,62 @@ def chain_params(params: Any, num_chains: int | None) -> tuple[Any, int]:
     return params, int(num_chains)
 
 
+def check_belongs(posterior: Posterior, params: Any, num_chains: int | None) -> None:
+    """Raises unless the leaves of `params` have the shapes of the posterior's own, with a chain axis or without."""
+    if not isinstance(posterior, NetworkPosterior) or not jax.tree.leaves(params):
+        return
+    own = jax.eval_shape(posterior.init, jax.random.key(0))
+    wanted = {path: tuple(leaf.shape) for path, leaf in zip(leaf_paths(own), jax.tree.leaves(own), strict=True)}
+    leaves = jax.tree.leaves(params)
+    given = {path: np.shape(leaf) for path, leaf in zip(leaf_paths(params), leaves, strict=True)}
+    # By order: a container of another kind, as of draws that were loaded, has other paths.
+    shapes, without = list(given.values()), [shape[1:] for shape in given.values()]
+    fits, fits_without = shapes == list(wanted.values()), without == list(wanted.values())
+    if fits if num_chains is not None else fits_without:
+        return
+    if num_chains is not None and fits_without:
+        raise ValueError(
+            f"params has a leading axis of {shapes[0][0]} in every leaf, as sx.train_ensemble returns: leave out "
+            f"num_chains={num_chains}, and each chain starts from its own member"
+        )
+    if num_chains is None and fits:
+        raise ValueError("params has no chain axis: give num_chains to start all chains from the same parameters")
+    missing, unknown = [name for name in wanted if name not in given], [name for name in given if name not in wanted]
+    if missing or unknown:
+        lists = [
+            f"{what} {', '.join(names)}" for what, names in (("lacks", missing), ("has besides", unknown)) if names
+        ]
+        raise ValueError(f"params are not the posterior's: it {' and '.join(lists)}; posterior.init(key) gives all")
+    axis = 0 if num_chains is not None else 1
+    bad = [name for name in wanted if given[name][axis:] != wanted[name] or len(given[name]) < axis]
+    if not bad:
+        raise ValueError(f"params has the posterior's leaves in another order: {list(given)}, and not {list(wanted)}")
+    wrong = bad[0]
+    raise ValueError(
+        f"params are not the posterior's: {wrong} has shape {given[wrong]}, and of one chain it should be "
+        f"{wanted[wrong]}"
+    )
+
+
+def check_same_state(algorithm: SamplingAlgorithm, result: Result) -> None:
+    """Raises unless the chains of `result` can go on with `algorithm`."""
+    assert result.state is not None
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), result.state.chains)
+    wanted = jax.eval_shape(algorithm.init, jax.random.key(0), one.params)
+    structure: Any = jax.tree.structure(wanted)
+    if structure != jax.tree.structure(one) or _shapes(wanted) != _shapes(one):
+        before, now = result.config.get("algorithm", {}).get("name"), algorithm.config["name"]
+        raise ValueError(
+            f"params is a Result of {before}, whose chains have other states than those of {now} with its settings; to "
+            "begin anew where they stand, give their last draws: "
+            "jax.tree.map(lambda draws: draws[:, -1], result.draws)"
+        )
+
+
+def _shapes(tree: Any) -> list[tuple[int, ...]]:
+    return [tuple(leaf.shape) for leaf in jax.tree.leaves(tree)]
+
+
 def check_density(posterior: Posterior, params: Any, batch: Any) -> None:
     """Raises if a chain starts where the prior or the likelihood is not finite; `params` has a chain axis."""
     batch = jax.tree.map(jnp.asarray, batch)
@@ -97,3 +158,24 @@ def check_density(posterior: Posterior, params: Any, batch: Any) -> None:
                 f"params: the log {part} of chain {bad[0][0]} is {values[tuple(bad[0])]}{row}; "
                 "every chain must start where the density is finite"
             )
+    _check_rows_apart(evaluate, params, batch, np.asarray(value.log_likelihood))
+
+
+def _check_rows_apart(evaluate: Any, params: Any, batch: Any, values: np.ndarray) -> None:
+    """Raises if what the model says of a row depends on the other rows of its batch, as with batch normalisation."""
+    half = values.shape[1] // 2
+    if not half:
+        return
+    # The same shape, and so the same program, as before: the other half are copies of the first row.
+    index = np.concatenate([np.arange(half), np.zeros(values.shape[1] - half, int)])
+    others = np.asarray(
+        evaluate(params, jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[index]), batch)).log_likelihood
+    )
+    off = np.abs(others - values)[:, :half] / (1 + np.abs(values[:, :half]))
+    if not off.max() <= ROUNDING:
+        chain, row = np.unravel_index(int(np.argmax(off)), off.shape)
+        raise ValueError(
+            f"the log likelihood of row {row} of the first batch is {values[chain, row]:.6g}, and with other rows "
+            f"beside it {others[chain, row]:.6g}: it must depend on its own row only, which batch normalisation and "
+            "sums over the batch do not allow"
+        )

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from smilax.cli.app import app, check_folder, explained
+from smilax.cli.tables import about_table
 
 
 @app.command()
@@ -33,6 +34,8 @@ def _about_run(run: Path) -> str:
     from smilax.experiments.running import RECORD, TABLE, pending, read_record
     from smilax.experiments.table import read_rows, summary
 
+    if (about := about_table(run)) is not None:
+        return about
     if not (run / RECORD).exists():
         return _about_store(run)
     experiment, data_dir = read_record(run)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smilax.cli.app import INTERRUPTED, app, explained, refuse
-from smilax.cli.tables import fit_table, is_table
+from smilax.cli.tables import MODEL, fit_table, is_table, new_folder
 
 if TYPE_CHECKING:
     from smilax.experiments import Experiment
@@ -41,6 +41,10 @@ def run(
     output: Annotated[Path | None, typer.Option(help="Directory of the run; runs/NAME if not given.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would run, and stop.")] = False,
     target: Annotated[str | None, typer.Option(help="Of a table: the column to predict from the others.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Of a table: regression or classification, if its column of numbers or text is not telling."),
+    ] = None,
     predict: Annotated[
         Path | None, typer.Option(help="Of a table: another one, whose rows are predicted.", metavar="TABLE")
     ] = None,
@@ -77,7 +81,8 @@ def run(
     A table is fitted without a configuration:
     smilax run houses.csv --target price --max-seconds 60
     Predictions with intervals (of classes, probabilities) are in predictions.csv in the directory of the run: of the
-    rows of --predict, or of those without a target, or of a fifth that is held out, with a score.
+    rows of --predict, or of those without a target, or of a fifth that is held out, with a score. The fitted model is
+    beside them, for sx.SmileRegressor.load or sx.SmileClassifier.load.
 
     Results of experiments are in results.csv in the directory of the run, which `smilax info` shows; Ctrl-C stops once
     everything is on disk, and `smilax resume` goes on.
@@ -97,13 +102,15 @@ def run(
             refuse("--sampler, --seeds, --size, --data-dir, --set and --dry-run are for experiments, not for tables")
         if not 0 < level < 1:
             refuse(f"--level must lie between 0 and 1, got {level}")
-        where = output or Path("runs") / Path(source).stem
+        if task not in (None, "regression", "classification"):
+            refuse(f"--task must be regression or classification, got {task!r}")
+        where = new_folder(output, Path(source))
         with explained():
-            written = fit_table(Path(source), target, predict, level, max_seconds, seed, where)
-        typer.echo(f"Predictions: {written}")
+            written = fit_table(Path(source), target, task, predict, level, max_seconds, seed, where)
+        typer.echo(f"Predictions: {written}\nModel: {written.with_name(MODEL)}")
         return
-    if target is not None or predict is not None:
-        refuse(f"--target and --predict are for tables (.csv, .parquet), and {source} is none")
+    if target is not None or predict is not None or task is not None:
+        refuse(f"--target, --task and --predict are for tables (.csv, .parquet), and {source} is none")
     changes = list(change or [])
     if seeds is not None:
         changes.append(f"run.seeds=[{seeds}]")

@@ -1,5 +1,7 @@
 """`smilax run table.csv --target column`: a fit, and a file of predictions with intervals, for who writes no Python."""
 
+import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ READERS = {".csv": "read_csv", ".parquet": "read_parquet", ".pq": "read_parquet"
 HELD_OUT = 0.2
 # A column of text with more values than this is a name or a note, not a category.
 MOST_CATEGORIES = 50
+PREDICTIONS, RECORD, MODEL = "predictions.csv", "table.json", "model"
 
 
 def is_table(source: str) -> bool:
@@ -23,11 +26,33 @@ def is_table(source: str) -> bool:
     return Path(source).suffix.lower() in READERS
 
 
+def new_folder(output: Path | None, source: Path) -> Path:
+    """The directory to write to: the one that was asked for, or the first of runs/NAME, runs/NAME-2, ... to be free."""
+    if output is not None:
+        if any((output / name).exists() for name in (PREDICTIONS, RECORD, MODEL)):
+            refuse(f"--output: {output} holds the predictions of another run; name another directory")
+        return output
+    named = Path("runs") / source.stem
+    tried = [named, *(named.with_name(f"{named.name}-{k}") for k in range(2, 10_000))]
+    return next(path for path in tried if not path.exists())
+
+
 def fit_table(
-    source: Path, target: str, others: Path | None, level: float, max_seconds: float | None, seed: int, output: Path
+    source: Path,
+    target: str,
+    task: str | None,
+    others: Path | None,
+    level: float,
+    max_seconds: float | None,
+    seed: int,
+    output: Path,
 ) -> Path:
-    """Fits a column of a table by the others and writes `predictions.csv`; says how good it is where that is known."""
+    """Fits a column of a table by the others and writes predictions and model; says how good it is where it can."""
+    begin = time.perf_counter()
     table = _read(source)
+    repeated = table.columns[table.columns.duplicated()].tolist()
+    if repeated:
+        refuse(f"{source} has several columns named {', '.join(map(repr, repeated))}")
     if target not in table.columns:
         refuse(f"--target: {source} has no column {target!r}; it has {', '.join(map(repr, table.columns))}")
     rows = table[table[target].notna()]
@@ -48,19 +73,45 @@ def fit_table(
         typer.echo(f"{cut} rows of {len(rows)} are held out and predicted")
     features = [name for name in rows.columns if name != target]
     _check_features(train, asked, features)
-    encode, model, classes = _pipeline(train, features, target, max_seconds, seed)
+    classes = _is_classification(train[target], target, task)
+    encode, model = _pipeline(train, features, classes, max_seconds, seed)
     model.fit(encode.fit_transform(train[features]), train[target].to_numpy())
     inputs, known = encode.transform(asked[features]), target in asked.columns and bool(asked[target].notna().all())
     written = _classes(model, inputs) if classes else _numbers(model, inputs, level)
+    score = None
     if known:
         truth = asked[target].to_numpy()
-        written = {target: truth, **written}
-        typer.echo(_score(written, truth, level, classes))
+        score = _score(written, truth, level, classes)
+        typer.echo(score)
+        written = {f"{target} (known)" if target in (*written, "row") else target: truth, **written}
     output.mkdir(parents=True, exist_ok=True)
-    where = output / "predictions.csv"
     pandas = _pandas()
-    pandas.DataFrame(written, index=asked.index).to_csv(where, index_label="row")
-    return where
+    pandas.DataFrame(written, index=asked.index).to_csv(output / PREDICTIONS, index_label="row")
+    model.save(output / MODEL)
+    record = {
+        "table": str(source), "target": target, "task": "classification" if classes else "regression",
+        "rows": len(train), "predicted": len(asked), "features": list(map(str, encode.get_feature_names_out())),
+        "lengths": model.lengths_, "seed": seed, "level": level, "score": score,
+        "seconds": round(time.perf_counter() - begin, 1),
+    }  # fmt: skip
+    (output / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return output / PREDICTIONS
+
+
+def about_table(run: Path) -> str | None:
+    """What `fit_table` left in a directory, in words; None if it was not there."""
+    if not (run / RECORD).is_file():
+        return None
+    record = json.loads((run / RECORD).read_text(encoding="utf-8"))
+    lengths = ", ".join(f"{name} {value:,}" for name, value in record["lengths"].items())
+    name = "SmileClassifier" if record["task"] == "classification" else "SmileRegressor"
+    lines = [
+        f"{record['task']} of {record['target']!r} in {record['table']}",
+        f"fitted to {record['rows']:,} rows and {len(record['features'])} features in {record['seconds']} s: {lengths}",
+        f"{record['predicted']:,} rows predicted: {run / PREDICTIONS}",
+        f"model: {run / MODEL}, for sx.{name}.load",
+    ]
+    return "\n".join([*lines, *([record["score"]] if record["score"] else [])])
 
 
 def _pandas() -> Any:
@@ -104,7 +155,23 @@ def _is_number(column: Any) -> bool:
     return column.dtype.kind in "iufb"
 
 
-def _pipeline(train: "DataFrame", features: list[str], target: str, max_seconds: float | None, seed: int) -> Any:
+def _is_classification(column: Any, target: str, task: str | None) -> bool:
+    """Whether the target is a class: text and truth values are, unless told otherwise."""
+    number, values = column.dtype.kind in "iuf", column.nunique()
+    if task == "regression" and not number:
+        refuse(f"--task: column {target!r} is no number, so that it cannot be regression")
+    classes = task == "classification" or not number
+    if classes and values < 2:
+        refuse(f"--target: column {target!r} holds one class only")
+    if classes and (values > MOST_CATEGORIES or 2 * values > len(column)):
+        refuse(
+            f"--target: column {target!r} has {values} different values in {len(column)} rows, too many for classes"
+            + ("" if number else "; if they are to be numbers, some of its cells are not: remove units and separators")
+        )
+    return classes
+
+
+def _pipeline(train: "DataFrame", features: list[str], classes: bool, max_seconds: float | None, seed: int) -> Any:
     from sklearn.compose import make_column_transformer
     from sklearn.preprocessing import OneHotEncoder
 
@@ -114,11 +181,8 @@ def _pipeline(train: "DataFrame", features: list[str], target: str, max_seconds:
     encode = make_column_transformer(
         (OneHotEncoder(drop="if_binary", handle_unknown="ignore", sparse_output=False), text), remainder="passthrough"
     )
-    classes = train[target].dtype.kind not in "iuf"
-    if classes and train[target].nunique() < 2:
-        refuse(f"--target: column {target!r} holds one class only")
     make = SmileClassifier if classes else SmileRegressor
-    return encode, make(max_seconds=max_seconds, random_state=seed), classes
+    return encode, make(max_seconds=max_seconds, random_state=seed)
 
 
 def _numbers(model: Any, inputs: Any, level: float) -> dict[str, np.ndarray]:

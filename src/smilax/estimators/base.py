@@ -15,17 +15,16 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from smilax.estimators.fitting import TRAINING_SHARE, joined, restored_state, run_chains, stored_state, warm_start
+from smilax.estimators.fitting import TRAINING_SHARE, restored_state, run_chains, stored_state, warm_start
 from smilax.estimators.lengths import plan
-from smilax.estimators.model import ACTIVATIONS, Model, build
+from smilax.estimators.model import Model, build
 from smilax.estimators.saving import read_model, write_model
 from smilax.estimators.scaling import Scaling
+from smilax.estimators.settings import check_the_same, model_settings
 from smilax.likelihoods import Likelihood
-from smilax.network import Network
 from smilax.predict import Prediction, predict
 from smilax.result import Result
 from smilax.structure import leaf_paths
-from smilax.validation import check_count
 
 # Rows go through the network in blocks of this many, the last one filled up: with one shape there is one compilation,
 # and what is predicted for a row does not depend, in the last bit, on the rows beside it.
@@ -40,6 +39,9 @@ class SmileEstimator(BaseEstimator, ABC):
     _digest: str
     _state: Any
     _shape: dict[str, int]
+    lengths_: dict[str, int]
+    # As they were when it was fitted: `set_params` afterwards is for the next fit.
+    _settings: dict[str, Any]
 
     def __init__(
         self,
@@ -83,49 +85,18 @@ class SmileEstimator(BaseEstimator, ABC):
 
     # Fitting ----------------------------------------------------------------------------------------------------
 
-    def _check_settings(self) -> None:
-        name = type(self).__name__
-        for setting, least in (("num_chains", 1), ("num_draws", 1), ("max_epochs", 1), ("patience", 1)):
-            check_count(f"{name}: {setting}", getattr(self, setting), least)
-        for setting, least in (("num_warmup", 0), ("num_samples", 1), ("batch_size", 1)):
-            if getattr(self, setting) is not None:
-                check_count(f"{name}: {setting}", getattr(self, setting), least)
-        if self.network is None:
-            if self.activation not in ACTIVATIONS:
-                raise ValueError(
-                    f"{name}: activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {self.activation!r}"
-                )
-            if isinstance(self.hidden, str) or not all(
-                hasattr(width, "__index__") for width in np.atleast_1d(self.hidden)
-            ):
-                raise TypeError(f"{name}: hidden must be a sequence of widths such as (32, 32), got {self.hidden!r}")
-        elif not (isinstance(self.network, Network) or callable(self.network)):
-            raise TypeError(
-                f"{name}: network must be None, an sx.Network or a function (in_size, out_size) -> sx.Network, got "
-                f"{self.network!r}"
-            )
-        if self.algorithm is not None and not callable(self.algorithm):
-            raise TypeError(
-                f"{name}: algorithm must be None or a function from a posterior to a sampler, such as sx.ismile, got "
-                f"{self.algorithm!r}"
-            )
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"{name}: validation_fraction must be in [0, 1), got {self.validation_fraction!r}")
-        if self.max_seconds is not None and not self.max_seconds > 0:
-            raise ValueError(f"{name}: max_seconds must be positive or None, got {self.max_seconds!r}")
-
     def _checked(self, X: Any, y: Any = "no_validation", reset: bool = False, **options: Any) -> Any:
         """X, and y if given, as arrays of numbers."""
         try:
             return validate_data(self, X, y, reset=reset, dtype=np.float64, **options)
-        except ValueError as error:
-            columns = [str(name) for name in getattr(X, "columns", []) if X[name].dtype.kind not in "biuf"]
-            if "could not convert" not in str(error) or not columns:
-                raise
-            raise ValueError(
-                f"{type(self).__name__}: columns {columns} of X are no numbers; encode them before, for example by "
-                "sklearn.preprocessing.OneHotEncoder in a Pipeline"
-            ) from error
+        except (TypeError, ValueError) as error:
+            name, unfit = type(self).__name__, _columns_without_numbers(X)
+            if unfit:
+                raise ValueError(
+                    f"{name}: columns {unfit} of X are no numbers; encode them before, for example by "
+                    "sklearn.preprocessing.OneHotEncoder in a Pipeline"
+                ) from error
+            raise
 
     def _checked_weight(self, sample_weight: Any, X: np.ndarray) -> np.ndarray | None:
         if sample_weight is None:
@@ -158,6 +129,7 @@ class SmileEstimator(BaseEstimator, ABC):
                 f"{type(self).__name__}: warm_start=True needs chains to go on from, and a model that was loaded from "
                 "a directory has only their draws; use warm_start=False, or keep the model with joblib"
             )
+        settings = model_settings(self)
         seed = int(check_random_state(self.random_state).randint(2**31))
         keys = jax.random.split(jax.random.key(seed), 3)
         held_out = np.zeros(num_rows, bool)
@@ -166,8 +138,10 @@ class SmileEstimator(BaseEstimator, ABC):
             held_out[np.random.default_rng(seed).permutation(num_rows)[:count]] = True
         shape = {"in_size": x.shape[1], "num_targets": num_targets}
         shape |= {"num_data": num_rows, "num_train": int(num_rows - held_out.sum())}
-        model = self._built(shape)
+        model = self._built(shape, settings)
         lengths = plan(num_rows, self.batch_size, self.num_warmup, self.num_samples, self.num_draws)
+        if more:
+            check_the_same(self, self._settings, settings, self.lengths_, lengths.batch_size)
         deadline = None if self.max_seconds is None else begin + self.max_seconds
         old = None
         if more:
@@ -184,23 +158,20 @@ class SmileEstimator(BaseEstimator, ABC):
             )  # fmt: skip
         result, lengths = run_chains(keys[1], model, data, start, lengths, deadline, bool(self.verbose))
         if old is not None:
-            result = joined([old, result])
-        self._shape, self._digest, self._state = shape, digest, stored_state(result)
+            result = old.join(result)
+        self._shape, self._settings, self._digest, self._state = shape, settings, digest, stored_state(result)
         self.draws_ = dict(zip(leaf_paths(result.draws), map(np.asarray, jax.tree.leaves(result.draws)), strict=True))
         self._config = dict(result.config)
         self.lengths_ = {"num_chains": len(next(iter(self.draws_.values()))), **lengths._asdict()}
         self.info_ = {name: np.asarray(leaf) for name, leaf in result.info._asdict().items()}
 
-    def _built(self, shape: dict[str, int]) -> Model:
-        likelihood = self._likelihood(shape["num_targets"])
-        model = build(
-            self.network, np.atleast_1d(self.hidden).tolist(), self.activation, likelihood, self.prior, self.algorithm,
-            **shape,
-        )  # fmt: skip
-        return model
+    def _built(self, shape: dict[str, int], settings: dict[str, Any]) -> Model:
+        likelihood = self._likelihood(settings["likelihood"], shape["num_targets"])
+        arguments: dict[str, Any] = {**settings, "likelihood": likelihood, **shape}
+        return build(**arguments)
 
     @abstractmethod
-    def _likelihood(self, num_targets: int) -> Likelihood | None:
+    def _likelihood(self, given: Any, num_targets: int) -> Likelihood | None:
         """The likelihood of this many targets or classes; None for the default."""
 
     # Predicting -------------------------------------------------------------------------------------------------
@@ -208,7 +179,7 @@ class SmileEstimator(BaseEstimator, ABC):
     @property
     def _fitted_model(self) -> Model:
         check_is_fitted(self)
-        return self._built(self._shape)
+        return self._built(self._shape, self._settings)
 
     @property
     def posterior_(self) -> Any:
@@ -281,6 +252,14 @@ class SmileEstimator(BaseEstimator, ABC):
         """
         own = {"network": network, "likelihood": likelihood, "prior": prior, "algorithm": algorithm}
         return read_model(Path(path), cls, own)
+
+
+def _columns_without_numbers(table: Any) -> list[str]:
+    """Of a data frame, whichever library it is of; none of anything else."""
+    if not (hasattr(table, "columns") and hasattr(table, "dtypes")):
+        return []
+    kinds = [getattr(dtype, "kind", "O") for dtype in table.dtypes]
+    return [str(name) for name, kind in zip(table.columns, kinds, strict=True) if kind not in "biuf"]
 
 
 def columns(array: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from smilax.estimators.base import SmileEstimator
 from smilax.estimators.scaling import Scaling
+from smilax.estimators.settings import check_settings
 from smilax.likelihoods import Bernoulli, Categorical, Likelihood
 
 
@@ -30,7 +31,7 @@ class SmileClassifier(ClassifierMixin, SmileEstimator):
         num_chains: number of chains, and of members of the ensemble.
         num_warmup: steps of warm-up; None chooses by the number of rows.
         num_samples: steps after warm-up; None chooses by the number of rows.
-        num_draws: draws kept of each chain.
+        num_draws: draws kept of each chain, at most; exactly so many if they divide `num_samples` or that is None.
         batch_size: rows in a batch; None: an eighth of all, but between 32 and 256.
         max_epochs: the most epochs of the warm start.
         patience: epochs without improvement on validation rows after which a member stops.
@@ -108,11 +109,10 @@ class SmileClassifier(ClassifierMixin, SmileEstimator):
         Raises:
             TypeError, ValueError: for settings or data that make no sense, which are named.
         """
-        self._check_settings()
+        check_settings(self)
         x, y = self._checked(X, y, reset=True, ensure_min_samples=2)
-        check_classification_targets(y)
+        classes, labels = _classes_and_labels(y)
         weight = self._checked_weight(sample_weight, x)
-        classes, labels = np.unique(y, return_inverse=True)
         if len(np.unique(labels if weight is None else labels[weight > 0])) < 2:
             raise ValueError(
                 "SmileClassifier needs samples of at least 2 classes, but of positive weight there is one class only"
@@ -123,7 +123,7 @@ class SmileClassifier(ClassifierMixin, SmileEstimator):
         self.classes_ = classes
         return self
 
-    def _likelihood(self, num_targets: int) -> Likelihood | None:
+    def _likelihood(self, given: Any, num_targets: int) -> Likelihood | None:
         return Bernoulli() if num_targets == 1 else Categorical()
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -156,3 +156,15 @@ class SmileClassifier(ClassifierMixin, SmileEstimator):
         key = jax.random.key(int(check_random_state(random_state).randint(2**31)))
         drawn = prediction.sample(key, num_samples)[:, :count].reshape(num_samples, count)
         return self.classes_[drawn.astype(np.int64)].T
+
+
+def _classes_and_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The classes in order, and for each sample which it is."""
+    try:
+        check_classification_targets(y)
+        classes, labels = np.unique(y, return_inverse=True)
+    except TypeError as error:
+        raise ValueError(
+            f"SmileClassifier: y has labels that cannot be sorted, such as text beside numbers or None ({error})"
+        ) from error
+    return classes, labels

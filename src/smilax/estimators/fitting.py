@@ -75,20 +75,34 @@ def run_chains(
         deadline: on the clock `time.perf_counter`; None for the whole plan. The first steps are timed, and the plan is
             shortened to what there is time for.
         progress_bar: whether to show one.
+
+    Raises:
+        KeyboardInterrupt: if the run was interrupted before there was a draw; later, what was drawn is returned.
     """
 
     def run(params, num_warmup, num_samples):
-        return sample(
+        result = sample(
             key, model.algorithm, data, params, num_warmup=num_warmup, num_samples=num_samples,
             thinning=plan.thinning, batch_size=plan.batch_size, progress_bar=progress_bar,
         )  # fmt: skip
+        if result.interrupted and not result.num_draws:
+            raise KeyboardInterrupt
+        return result
+
+    def fitted(parts):
+        return Fitted(
+            parts[0].join(*parts[1:]), plan._replace(num_samples=sum(part.num_draws for part in parts) * plan.thinning)
+        )
 
     if deadline is None:
-        return Fitted(run(start, plan.num_warmup, plan.num_samples), plan)
+        return fitted([run(start, plan.num_warmup, plan.num_samples)])
 
     piece = max(1, plan.num_samples // plan.thinning // PIECES) * plan.thinning
     # Pieces of one length share one program, so the first of the two pays for the compilation of all.
-    first, second = (run(start, 0, piece).seconds for _ in range(2))
+    timed = [run(start, 0, piece) for _ in range(2)]
+    if any(one.interrupted for one in timed):
+        raise KeyboardInterrupt
+    first, second = (one.seconds for one in timed)
     left = deadline - time.perf_counter()
     if plan.num_warmup:
         left -= WARMUP_COMPILATION * max(0.0, first - second)
@@ -100,26 +114,7 @@ def run_chains(
         result = run(result, 0, piece)
         parts.append(result)
         done += piece
-    return Fitted(joined(parts), plan._replace(num_samples=done))
-
-
-def joined(parts: list[Result]) -> Result:
-    """One result from successive ones of the same chains."""
-    last = parts[-1]
-
-    def join(*leaves):
-        return np.concatenate([np.asarray(leaf) for leaf in leaves], axis=1)
-
-    return Result(
-        draws=jax.tree.map(join, *(part.draws for part in parts)),
-        # By name: a model that was fitted before has its reports in a tuple of its own.
-        info=last.info._replace(**{n: join(*(getattr(part.info, n) for part in parts)) for n in last.info._fields}),
-        warmup_info=parts[0].warmup_info,
-        state=last.state,
-        config=last.config,
-        seconds=sum(part.seconds for part in parts),
-        interrupted=last.interrupted,
-    )
+    return fitted(parts)
 
 
 def stored_state(result: Result) -> tuple[list[np.ndarray], int]:

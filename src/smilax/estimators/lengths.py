@@ -26,16 +26,18 @@ def plan(
     """Lengths for a data set; arguments that are not None stand.
 
     A batch is an eighth of the rows, between 32 and 256. A posterior known from N rows is as many batches long as N/B
-    says: independent draws cost in proportion to N/B steps (docs/theory.md), so the length grows with it.
+    says: independent draws cost in proportion to N/B steps (docs/theory.md), so the length grows with it. No more than
+    `num_draws` draws are kept; a length that is chosen here is a multiple of them.
     """
     if batch_size is None:
         batch_size = min(num_rows, max(32, min(256, round(num_rows / 8))))
     ratio = num_rows / batch_size
     if num_samples is None:
         num_samples = round(min(20_000, max(2400, 150 * ratio)) / 100) * 100
+        num_samples = -(-num_samples // num_draws) * num_draws
     if num_warmup is None:
         num_warmup = 2 * num_samples
-    return Plan(batch_size, num_warmup, num_samples, max(1, num_samples // num_draws))
+    return Plan(batch_size, num_warmup, num_samples, -(-num_samples // num_draws))
 
 
 def shortened(wanted: Plan, affordable: float) -> Plan:

@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state
 
 from smilax.estimators.base import SmileEstimator, columns
 from smilax.estimators.scaling import Scaling
+from smilax.estimators.settings import check_settings
 from smilax.likelihoods import Likelihood
 
 
@@ -35,7 +36,7 @@ class SmileRegressor(RegressorMixin, SmileEstimator):
         num_chains: number of chains, and of members of the ensemble.
         num_warmup: steps of warm-up; None chooses by the number of rows.
         num_samples: steps after warm-up; None chooses by the number of rows.
-        num_draws: draws kept of each chain.
+        num_draws: draws kept of each chain, at most; exactly so many if they divide `num_samples` or that is None.
         batch_size: rows in a batch; None: an eighth of all, but between 32 and 256.
         max_epochs: the most epochs of the warm start.
         patience: epochs without improvement on validation rows after which a member stops.
@@ -77,11 +78,15 @@ class SmileRegressor(RegressorMixin, SmileEstimator):
         Raises:
             TypeError, ValueError: for settings or data that make no sense, which are named.
         """
-        self._check_settings()
+        check_settings(self)
         likelihood = self.likelihood
         if likelihood is not None and not (isinstance(likelihood, Likelihood) and likelihood.kind != "classification"):
             raise TypeError(
                 f"SmileRegressor: likelihood must be None or one of sx.likelihoods for numbers, got {likelihood!r}"
+            )
+        if _holds_text(y):
+            raise ValueError(
+                "SmileRegressor: y holds text; it must be numbers, and for classes there is SmileClassifier"
             )
         x, y = self._checked(X, y, reset=True, multi_output=True, y_numeric=True, ensure_min_samples=2)
         weight = self._checked_weight(sample_weight, x)
@@ -99,8 +104,8 @@ class SmileRegressor(RegressorMixin, SmileEstimator):
         self.n_outputs_, self._ndim = targets.shape[1], y.ndim
         return self
 
-    def _likelihood(self, num_targets: int) -> Likelihood | None:
-        return self.likelihood
+    def _likelihood(self, given: Any, num_targets: int) -> Likelihood | None:
+        return given
 
     @property
     def _units(self) -> Scaling:
@@ -179,3 +184,8 @@ class SmileRegressor(RegressorMixin, SmileEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _holds_text(values: Any) -> bool:
+    array = np.asarray(values)
+    return array.dtype.kind in "US" or (array.dtype.kind == "O" and any(isinstance(item, str) for item in array.flat))

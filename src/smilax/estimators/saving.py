@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from smilax import likelihoods, priors
+from smilax.estimators.settings import model_settings
 from smilax.store import read_shard, write_shard
 
 FORMAT = 1
@@ -29,7 +30,11 @@ def write_model(path: Path, estimator: Any) -> None:
     described = {
         "format": FORMAT,
         "estimator": type(estimator).__name__,
-        "settings": {name: _described(value) for name, value in estimator.get_params(deep=False).items()},
+        # Those of the model as they were at the fit.
+        "settings": {
+            name: _described(state["_settings"].get(name, value))
+            for name, value in estimator.get_params(deep=False).items()
+        },
         "attributes": {name: state[name] for name in _JSON if name in state},
         "feature_names": [str(name) for name in state["feature_names_in_"]] if "feature_names_in_" in state else None,
         "classes": None if classes is None else {"dtype": classes.dtype.str, "values": classes.tolist()},
@@ -77,7 +82,7 @@ def read_model(path: Path, cls: type, own: dict[str, Any]) -> Any:
     if described["classes"] is not None:
         dtype = np.dtype(described["classes"]["dtype"])
         state["classes_"] = np.asarray(described["classes"]["values"], dtype)
-    vars(estimator).update(state)
+    vars(estimator).update(state, _settings=model_settings(estimator))
     return estimator
 
 

@@ -1,5 +1,6 @@
 """Networks from Equinox modules."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,7 @@ def from_equinox(
         >>> network.apply(params, jnp.ones((5, 3))).shape
         (5, 2)
     """
+    _check_maker(make)
     template = eqx.filter_eval_shape(make, jax.random.key(0))
     _refuse_state(template)
     if not isinstance(template, eqx.Module) or not callable(template):
@@ -76,6 +78,28 @@ def from_equinox(
         return module(x) if batched else jax.vmap(module)(x)
 
     return Network(init, apply)
+
+
+def _check_maker(make: Any) -> None:
+    if isinstance(make, eqx.Module) and not isinstance(make, eqx.Partial):
+        raise TypeError(
+            f"make must be a function that builds the module from a key, got a {type(make).__name__}: give "
+            "lambda key: module if chains are to start from its values"
+        )
+    if not callable(make):
+        raise TypeError(f"make must be a function that builds a module from a key, got {make!r}")
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        name = getattr(make, "__name__", repr(make))
+        raise TypeError(
+            f"make is called with one key, and {name} cannot be ({error}); give a function such as "
+            f"lambda key: {name}(..., key=key)"
+        ) from error
 
 
 def _layers(module: Any) -> list[Any]:

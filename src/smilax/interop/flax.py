@@ -52,6 +52,15 @@ def from_flax(
         if example_x is None:
             raise TypeError(f"example_x must be given for the Linen module {type(module).__name__}: it fixes shapes")
         return _from_linen(module, jax.tree.map(lambda leaf: jnp.asarray(leaf[:1]), example_x), params, frozen, kwargs)
+    if inspect.isclass(module) and issubclass(module, nn.Module):
+        raise TypeError(f"module must be a Linen module, and {module.__name__} is a class: give {module.__name__}(...)")
+    from flax import nnx
+
+    if isinstance(module, nnx.Module):
+        raise TypeError(
+            f"module must be a function of rngs that builds the NNX module, got a {type(module).__name__}: give "
+            "lambda rngs: module if chains are to start from its values"
+        )
     if not callable(module):
         raise TypeError(
             f"module must be a Linen module, or a function of rngs that builds an NNX module, got "

@@ -46,8 +46,10 @@ def check_draws(result: Any) -> tuple[Any, int, int]:
     return unpack(draws, batch_ndim=2), chains, num_draws
 
 
-def as_params(draws: Any, posterior: Any) -> Any:
+def as_params(draws: Any, posterior: Any, members: bool = False) -> Any:
     """The draws in the posterior's own containers, where their leaves have the same paths: a store knows plain ones.
+
+    `members` says that they were given with one leading axis, and not as those of a result.
 
     Raises:
         ValueError: if they are not parameters of the posterior.
@@ -57,6 +59,7 @@ def as_params(draws: Any, posterior: Any) -> Any:
     if hasattr(posterior, "init"):
         own = jax.eval_shape(posterior.init, jax.random.key(0))
         if leaf_paths(draws) == (names := leaf_paths(own)):
+            _check_shapes(draws, own, members)
             return jax.tree.unflatten(jax.tree.structure(own), jax.tree.leaves(draws))
         if isinstance(draws, dict) and set(draws) < set(names) and not set(draws) <= set(wanted):
             missing = [name for name in names if name not in draws]
@@ -68,6 +71,20 @@ def as_params(draws: Any, posterior: Any) -> Any:
         found = f"keys {sorted(draws)}" if isinstance(draws, dict) else f"a {type(draws).__name__}"
         raise ValueError(f"the draws must be parameters of the posterior, a dict with keys {wanted}, got {found}")
     return draws
+
+
+def _check_shapes(draws: Any, own: Any, members: bool) -> None:
+    for path, leaf, one in zip(leaf_paths(own), jax.tree.leaves(draws), jax.tree.leaves(own), strict=True):
+        if leaf.shape[2:] == one.shape:
+            continue
+        if members and leaf.shape[3:] == one.shape:
+            raise ValueError(
+                "the draws have axes (chain, draw): give the whole result of sx.sample and not only its draws, or "
+                "flatten the two axes into one of members"
+            )
+        given = leaf.shape[:1] + leaf.shape[2:] if members else leaf.shape
+        axes = "(member, ...)" if members else "(chain, draw, ...)"
+        raise ValueError(f"the draws are not of this posterior: {path} has shape {given} for {axes} of {one.shape}")
 
 
 def check_inputs(x: Any, draws: Any) -> tuple[Any, int]:

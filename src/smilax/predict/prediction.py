@@ -55,13 +55,14 @@ def predict(posterior: Any, result: Any, x: Any, *, batch_size: int = 1024, max_
     if not all(hasattr(posterior, name) for name in ("network", "likelihood", "outputs")):
         raise TypeError(
             f"posterior must be a network's posterior, made by sx.bnn, got {type(posterior).__name__}; for any other, "
-            "evaluate posterior.log_likelihood(params, batch) over the draws yourself"
+            "map your own function of the parameters over the draws, such as "
+            "jax.vmap(jax.vmap(lambda params: params['a'] + x * params['b']))(result.draws)"
         )
     batch_size = check_positive("batch_size", batch_size)
     if not max_memory >= 0:
         raise ValueError(f"max_memory must be a number of bytes, at least 0, got {max_memory!r}")
     draws, chains, num_draws = check_draws(result)
-    draws = as_params(draws, posterior)
+    draws = as_params(draws, posterior, members=not hasattr(result, "draws"))
     x, num_rows = check_inputs(x, draws)
     # Blocks of equal size rather than full ones and a rest: less padding, and still one compilation.
     row_block = -(-num_rows // -(-num_rows // batch_size))

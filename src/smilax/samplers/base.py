@@ -57,6 +57,12 @@ class SamplingAlgorithm(NamedTuple):
     posterior: Posterior | None = None
 
 
+def check_posterior(value: Any) -> None:
+    """Raises unless `value` is a posterior."""
+    if not isinstance(value, Posterior):
+        raise TypeError(f"posterior must be one of sx.bnn, sx.from_numpyro or sx.Posterior, got {type(value).__name__}")
+
+
 def check_number(name: str, value: Any) -> None:
     """Raises unless `value` is a real number (a Python or NumPy one)."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from smilax import trees
 from smilax.checks import check_count
 from smilax.posterior import Posterior
-from smilax.samplers.base import SamplingAlgorithm, check_number, check_params, check_positive
+from smilax.samplers.base import SamplingAlgorithm, check_number, check_params, check_positive, check_posterior
 
 
 class CsgldState(NamedTuple):
@@ -87,6 +87,7 @@ def csgld(
         >>> sx.csgld(posterior, step_size=1e-3, num_cycles=4, num_steps=15_000).config["cycle_length"]
         3750
     """
+    check_posterior(posterior)
     check_positive("step_size", step_size)
     check_positive("temperature", temperature)
     check_number("exploration", exploration)

@@ -20,7 +20,7 @@ from smilax.geometry.choice import NAMES, noise_estimate
 from smilax.microcanonical import draw_velocity, normalize
 from smilax.noise import rows
 from smilax.posterior import Posterior
-from smilax.samplers.base import SamplingAlgorithm, check_number, check_params, check_positive
+from smilax.samplers.base import SamplingAlgorithm, check_number, check_params, check_positive, check_posterior
 from smilax.samplers.damping import NETWORK_SHRINKAGE, damping
 from smilax.samplers.descent import descend, descent_init
 from smilax.samplers.ismile_kernel import INFLATION, Kernel, limits, noise_factor, split_step, whole_step
@@ -127,6 +127,7 @@ def ismile(
         >>> sx.ismile(posterior).config["geometry"]
         'auto'
     """
+    check_posterior(posterior)
     if geometry not in NAMES:
         raise ValueError(f"geometry must be one of {', '.join(map(repr, NAMES))}, got {geometry!r}")
     for name, value in (

@@ -17,6 +17,7 @@ from smilax.samplers.base import (
     check_number,
     check_params,
     check_positive,
+    check_posterior,
     check_step_size,
     describe,
     schedule,
@@ -72,6 +73,7 @@ def mclmc(
         >>> sx.mclmc(posterior, step_size=0.5).config["batches"]
         'full'
     """
+    check_posterior(posterior)
     check_step_size(step_size)
     if length is not None:
         check_positive("length", length)

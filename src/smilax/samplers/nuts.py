@@ -10,7 +10,7 @@ from smilax.checks import check_count
 from smilax.noise import rows
 from smilax.packing import flatten
 from smilax.posterior import Posterior
-from smilax.samplers.base import SamplingAlgorithm, check_number, check_params, check_positive
+from smilax.samplers.base import SamplingAlgorithm, check_number, check_params, check_positive, check_posterior
 
 # Stan's warm-up of 1,000 steps, in fractions: the step size alone at both ends, and windows of doubling length, at the
 # ends of which the masses are set from the window's draws.
@@ -135,6 +135,7 @@ def nuts(
         >>> bool(info.diverging)
         False
     """
+    check_posterior(posterior)
     check_number("target_acceptance", target_acceptance)
     if not 0 < target_acceptance < 1:
         raise ValueError(f"target_acceptance must be in (0, 1), got {target_acceptance!r}")

@@ -14,6 +14,7 @@ from smilax.samplers.base import (
     check_number,
     check_params,
     check_positive,
+    check_posterior,
     check_step_size,
     describe,
     schedule,
@@ -69,6 +70,7 @@ def psgld(
         >>> sx.psgld(posterior, step_size=1e-3).config["decay"]
         0.99
     """
+    check_posterior(posterior)
     check_step_size(step_size)
     check_number("decay", decay)
     if not 0 <= decay < 1:

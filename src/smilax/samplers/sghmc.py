@@ -13,6 +13,7 @@ from smilax.samplers.base import (
     StepSize,
     check_params,
     check_positive,
+    check_posterior,
     check_probability,
     check_step_size,
     describe,
@@ -54,6 +55,7 @@ def sghmc(
         >>> sx.sghmc(posterior, step_size=1e-2).config["momentum_decay"]
         0.05
     """
+    check_posterior(posterior)
     check_step_size(step_size)
     check_probability("momentum_decay", momentum_decay)
     check_positive("temperature", temperature)

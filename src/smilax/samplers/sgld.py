@@ -13,6 +13,7 @@ from smilax.samplers.base import (
     StepSize,
     check_params,
     check_positive,
+    check_posterior,
     check_step_size,
     describe,
     schedule,
@@ -46,6 +47,7 @@ def sgld(posterior: Posterior, step_size: StepSize, temperature: float = 1.0) ->
         >>> sx.sgld(posterior, step_size=1e-3).config["name"]
         'sgld'
     """
+    check_posterior(posterior)
     check_step_size(step_size)
     check_positive("temperature", temperature)
     step_size_at = schedule(step_size)

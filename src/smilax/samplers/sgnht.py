@@ -12,6 +12,7 @@ from smilax.samplers.base import (
     StepSize,
     check_params,
     check_positive,
+    check_posterior,
     check_probability,
     check_step_size,
     describe,
@@ -76,6 +77,7 @@ def sgnht(
         >>> sx.sgnht(posterior, step_size=1e-2).config["name"]
         'sgnht'
     """
+    check_posterior(posterior)
     check_step_size(step_size)
     check_probability("momentum_decay", momentum_decay)
     check_positive("temperature", temperature)

@@ -37,6 +37,7 @@ from smilax.samplers.base import (
     StepSize,
     check_number,
     check_params,
+    check_posterior,
     check_probability,
     check_step_size,
     describe,
@@ -143,6 +144,7 @@ def _smile(
     adapt_after_warmup: bool,
     scale_floor: float = 0.0,
 ) -> SamplingAlgorithm:
+    check_posterior(posterior)
     step_size_at: Callable[[jax.Array], jax.Array] = schedule(step_size)
     between_batches = rule is not None and rule.energy == "between_batches"
 
