@@ -57,6 +57,15 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if not item.get_closest_marker("once")]
 
 
+@pytest.fixture(autouse=True)
+def optimisation(request):
+    """Whatever is marked `optimised` is, like all that users run."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", before and not request.node.get_closest_marker("optimised"))
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture
 def key():
     """A fixed PRNG key."""

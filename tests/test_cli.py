@@ -17,6 +17,7 @@ from smilax.cli.app import keep_programs
 pytestmark = pytest.mark.once
 
 
+@pytest.mark.truth
 def test_demo_prints_a_table_and_draws_a_figure(tmp_path, monkeypatch):
     found = []
     original = demo.format_table

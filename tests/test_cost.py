@@ -12,7 +12,7 @@ from smilax import trees
 from smilax.chains import Bounds, chunk_program
 from smilax.grouping import chain_keys
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.optimised]
 
 FEATURES, WIDTH, BATCH_SIZE = 20, 300, 64
 POSTERIOR = sx.bnn(

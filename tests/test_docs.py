@@ -9,7 +9,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 # Pages whose examples no other test runs; those of docs/tutorials/ run when the documentation is built.
 PAGES = ["choosing", "gotchas", "large_data", "network", "scaling", "start"]
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.optimised]
 
 
 def python_of(page):
@@ -72,6 +72,7 @@ def test_network(run, capsys):
     assert "batch" in printed and "likelihood/log_scale" in printed
 
 
+@pytest.mark.truth
 def test_large_data(run):
     scope = run("large_data")
     assert scope["result"].path == scope["folder"] / "run"

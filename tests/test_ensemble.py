@@ -91,6 +91,7 @@ def test_members_differ_and_do_not_depend_on_their_number(key):
         np.testing.assert_array_equal(other.valid_loss, history.valid_loss[:number])
 
 
+@pytest.mark.optimised
 @pytest.mark.once
 def test_members_with_convolutions_train_as_they_would_alone(key):
     # One after another on CPU; each gets what a member alone gets.

@@ -23,6 +23,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import smilax as sx
 from smilax.estimators import fitting
 from smilax.estimators.lengths import plan
+from smilax.estimators.settings import model_settings
 
 pytestmark = pytest.mark.once
 
@@ -153,8 +154,9 @@ def test_clones_share_what_was_compiled():
     estimator = sx.SmileRegressor(algorithm=functools.partial(sx.sgld, step_size=1e-5))
     sizes = {"in_size": 3, "num_targets": 1, "num_data": 60, "num_train": 54}
     assert clone(estimator).algorithm is not estimator.algorithm
-    assert clone(estimator)._built(sizes) is estimator._built(sizes)
-    assert clone(estimator).set_params(activation="tanh")._built(sizes) is not estimator._built(sizes)
+    built = lambda one: one._built(sizes, model_settings(one))  # noqa: E731
+    assert built(clone(estimator)) is built(estimator)
+    assert built(clone(estimator).set_params(activation="tanh")) is not built(estimator)
 
 
 def test_the_same_seed_gives_the_same_draws(model):
@@ -370,7 +372,7 @@ def test_the_page_on_tables_runs(tmp_path, monkeypatch):
 def test_one_row_is_predicted_as_many_are(axes):
     x = np.random.default_rng(0).normal(size=(40, 3))
     y = x[:, 0] if axes == 1 else x[:, :1]
-    model = sx.SmileRegressor(hidden=(4,), num_chains=2, num_warmup=20, num_samples=10, max_epochs=2, random_state=0)
+    model = sx.SmileRegressor(**{**QUICK, "num_samples": 10}, random_state=0)
     model.fit(x, y)
     for predicted in (
         model.predict,
@@ -390,9 +392,7 @@ def test_one_row_is_predicted_as_many_are(axes):
 def test_what_cannot_be_written_down_is_asked_for_again(tmp_path):
     prior = sx.priors.by_path({"*bias": sx.priors.Normal(0.0, 2.0), "*": sx.priors.Normal(0.0, 1.0)})
     x = np.random.default_rng(0).normal(size=(40, 3))
-    model = sx.SmileRegressor(
-        hidden=(4,), num_chains=2, num_warmup=20, num_samples=10, max_epochs=2, random_state=0, prior=prior
-    ).fit(x, x[:, 0])
+    model = sx.SmileRegressor(**{**QUICK, "algorithm": None}, random_state=0, prior=prior).fit(x, x[:, 0])
     model.save(tmp_path / "model")
     with pytest.raises(ValueError, match=r"a prior of its own: give it again, load\(path, prior="):
         sx.SmileRegressor.load(tmp_path / "model")

@@ -13,7 +13,15 @@ FOLDER = Path(__file__).resolve().parent.parent / "examples"
 pytestmark = pytest.mark.once
 
 
-@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.stem)
+# One network and one model without; the others take minutes and are left to `make truth`.
+QUICK = ("equinox_network", "numpyro_model")
+
+
+def marked(file):
+    return pytest.param(file, id=file.stem, marks=[] if file.stem in QUICK else pytest.mark.truth)
+
+
+@pytest.mark.parametrize("file", [marked(file) for file in sorted(FOLDER.glob("*.py"))])
 def test_example_gives_calibrated_intervals(file, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "JAX_ENABLE_X64"}
     run = [sys.executable, "-W", "error::UserWarning:smilax", str(file)]

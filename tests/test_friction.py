@@ -10,7 +10,7 @@ from smilax.friction import MOST_CHANGE, MOST_TURN, matched_friction
 from smilax.geometry import Identity
 from smilax.microcanonical import LAMBDA, draw_velocity, drift, drift_first, normalize
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.optimised]
 
 # A standard normal, whose gradient is seen through examples that add noise of covariance ω: ℓᵢ(x) = aᵢᵀx, B of them.
 DIM, ROWS = 40, 64

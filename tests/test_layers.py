@@ -46,6 +46,7 @@ ORDER = """
     data
     augment
     datasets
+    result
     validation
     progress
     feeds
@@ -55,7 +56,6 @@ ORDER = """
     grouping
     chains
     meshes
-    result
     recording
     running
     sizing

@@ -225,6 +225,7 @@ class TestClassification:
         probs = np.tile([0.9, 0.1], (10, 1))
         assert metrics.ece(probs, np.ones(10, int)) == pytest.approx(0.9)
 
+    @pytest.mark.optimised
     @pytest.mark.parametrize("rows", [5, 200, 20_000])
     @pytest.mark.parametrize("classes", [2, 10])
     def test_ece_by_chance_is_the_mean_over_labels_drawn_from_the_prediction(self, rows, classes):

@@ -170,12 +170,14 @@ def shortcomings(case, posterior=POSTERIOR, **changes):
     return complaints
 
 
+@pytest.mark.optimised
 @pytest.mark.once
 @every_algorithm
 def test_samples_the_posterior(case):
     assert shortcomings(case) == []
 
 
+@pytest.mark.optimised
 @pytest.mark.once
 @pytest.mark.parametrize("name", ["smile_naive", "psmile_naive"])
 def test_the_check_finds_out_a_sampler_without_noise(name):
@@ -183,6 +185,7 @@ def test_the_check_finds_out_a_sampler_without_noise(name):
     assert any("variances" in text for text in shortcomings(CASES[name], batch_size=None, num_samples=5_000))
 
 
+@pytest.mark.optimised
 @pytest.mark.once
 def test_the_check_finds_out_a_wrong_temperature():
     complaints = shortcomings(CASES["psmile_naive"], make_posterior(temperature=0.5))
@@ -211,6 +214,7 @@ def sghmc_variance(eps, curvature, batch_noise, temperature, decay=0.2):
     return stationary_variance(transition, np.outer(both, both) * (2 * decay * temperature + eps**2 * batch_noise))
 
 
+@pytest.mark.optimised
 @pytest.mark.once
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 @pytest.mark.parametrize(
@@ -275,6 +279,7 @@ def thermostat_variance(state, eps, curvature, batch_noise, temperature):
     return np.array([[both(k, low)[0] for k in curvature]])
 
 
+@pytest.mark.optimised
 @pytest.mark.once
 @pytest.mark.parametrize(
     "make, variance, step_size",
@@ -530,6 +535,7 @@ def test_a_batch_that_is_not_all_of_the_data_is_refused(key):
         sx.sample(key, algorithm, TREE_ROWS, tree_params(), num_chains=2, num_warmup=1, num_samples=1, batch_size=30)
 
 
+@pytest.mark.optimised
 @pytest.mark.once
 def test_nuts_finds_masses_and_step_size():
     scales = np.logspace(-2, 1, 8)
@@ -678,6 +684,7 @@ def test_an_undone_step_leaves_no_density_and_a_hopeless_start_is_left(make, key
     np.testing.assert_allclose(after.tuner.step_size, 0.98e30, rtol=1e-5)
 
 
+@pytest.mark.optimised
 @pytest.mark.once
 def test_the_tuner_falls_faster_on_one_batch_than_between_batches():
     """The step size after 10,000 steps from 0.15: batch noise hides what the integrator's own error would do."""

@@ -337,3 +337,9 @@ def test_samplers_ask_for_a_posterior():
             TypeError, match="posterior must be one of sx.bnn, sx.from_numpyro or sx.Posterior, got Net"
         ):
             make(sx.models.mlp(3, 1))
+
+
+def test_what_steps_of_ones_own_have_to_report():
+    own = ALGORITHM._replace(step=lambda key, state, batch: (state, {"accepted": jnp.ones(())}))
+    with pytest.raises(TypeError, match="info must be a NamedTuple with a field accepted, such as sx.Info, got dict"):
+        run(algorithm=own)

@@ -20,7 +20,7 @@ from smilax.posterior import LogDensity
 from smilax.samplers.ismile import CURVATURE, RESIDUAL
 from smilax.samplers.ismile_kernel import INFLATION, halves_correction
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.optimised]
 F32 = jnp.float32
 # Large enough for the limit d → ∞ of the formulae: what they neglect is of relative order 1/d.
 DIM, CHAINS, GROUPS = 400, 128, 4

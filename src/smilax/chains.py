@@ -5,6 +5,7 @@ grouped in segments of `thinning` steps; at the end of each segment the program 
 reported into a slot. Chunks may start and stop anywhere, also inside a segment.
 """
 
+import functools
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -68,12 +69,28 @@ def chunk_program(
             return algorithm.warmup(key, state, batch, fraction)
         return algorithm.step(key, state, batch)
 
-    def run_chain(state, keys, data, bounds):
-        one = jax.eval_shape(lambda s: advance(keys, data, bounds, bounds.start, s)[1], state)
+    def run(advance, axis, state, keys, data, bounds):
+        """The chunk's steps of whatever `advance` advances; draws and reports are put along `axis`."""
+
+        def slots_of(leaf):
+            return jnp.zeros((*leaf.shape[:axis], slots, *leaf.shape[axis:]), leaf.dtype)
+
+        def put(k, buffers, leaves):
+            return jax.tree.map(
+                lambda buffer, leaf: jax.lax.dynamic_update_index_in_dim(buffer, leaf, k, axis), buffers, leaves
+            )
+
+        # Traced once, for the shapes and for the loop.
+        advance = jax.jit(advance, inline=True)
+        _, one = jax.eval_shape(advance, keys, data, bounds, bounds.start, state)
+        if not (hasattr(one, "accepted") and hasattr(one, "_replace")):
+            raise TypeError(
+                "algorithm: step and warmup must return (state, info), and info must be a NamedTuple with a field "
+                f"accepted, such as sx.Info, got {type(one).__name__}"
+            )
         blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one)
-        infos = jax.tree.map(lambda leaf: jnp.zeros((slots, *leaf.shape), leaf.dtype), one)
-        kept = None if warming_up else state.params
-        draws = jax.tree.map(lambda leaf: jnp.zeros((slots, *leaf.shape), leaf.dtype), kept)
+        infos = jax.tree.map(slots_of, one)
+        draws = jax.tree.map(slots_of, None if warming_up else state.params)
         first = bounds.start // thinning
 
         def take_step(t, carry):
@@ -86,18 +103,18 @@ def chunk_program(
             low = jnp.maximum(bounds.start, (first + k) * thinning)
             high = jnp.minimum(bounds.stop, (first + k + 1) * thinning)
             state, info, accepted = jax.lax.fori_loop(low, high, take_step, (state, blank, blank.accepted))
-            info = info._replace(accepted=accepted)
-            infos = jax.tree.map(lambda buffer, leaf: buffer.at[k].set(leaf), infos, info)
-            draws = jax.tree.map(
-                lambda buffer, leaf: buffer.at[k].set(leaf), draws, None if warming_up else state.params
-            )
-            return state, draws, infos
+            infos = put(k, infos, info._replace(accepted=accepted))
+            return state, put(k, draws, None if warming_up else state.params), infos
 
         count = (bounds.stop - 1) // thinning - first + 1
         return jax.lax.fori_loop(0, count, run_segment, (state, draws, infos))
 
     if method != "sequential":
-        return jax.vmap(run_chain, in_axes=(0, 0, 0 if own_data else None, None))
+        # The loops are around the chains: JAX batches the body of a loop twice over, and that of a loop within a loop
+        # four times, each time tracing all branches of a step anew.
+        together = jax.vmap(advance, in_axes=(0, 0 if own_data else None, None, None, 0))
+        return functools.partial(run, together, 1)
+    run_chain = functools.partial(run, advance, 0)
     if own_data:
         return lambda states, keys, data, bounds: jax.lax.map(
             lambda chain: run_chain(chain[0], chain[1], chain[2], bounds), (states, keys, data)

@@ -67,9 +67,10 @@ class Likelihood(abc.ABC):
         """`P(y <= value)`, marginally for each number of the target; `value` and the result have its shape.
 
         Raises:
-            TypeError: for classes, which have no order.
+            TypeError: for classes, which have no order, and for a likelihood that does not define it.
         """
-        raise TypeError(f"{type(self).__name__} has no cumulative distribution: its targets are classes")
+        reason = "its targets are classes" if self.kind == "classification" else "define its method cdf"
+        raise TypeError(f"{type(self).__name__} has no cumulative distribution: {reason}")
 
     def probs(self, params: dict, outputs: jax.Array) -> jax.Array:
         """Class probabilities, shape `(B, K)`.
