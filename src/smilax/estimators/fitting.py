@@ -81,15 +81,14 @@ def run_chains(
     """
 
     def run(params, num_warmup, num_samples):
-        result = sample(
+        return sample(
             key, model.algorithm, data, params, num_warmup=num_warmup, num_samples=num_samples,
             thinning=plan.thinning, batch_size=plan.batch_size, progress_bar=progress_bar,
         )  # fmt: skip
-        if result.interrupted and not result.num_draws:
-            raise KeyboardInterrupt
-        return result
 
     def fitted(parts):
+        if not any(part.num_draws for part in parts):
+            raise KeyboardInterrupt
         return Fitted(
             parts[0].join(*parts[1:]), plan._replace(num_samples=sum(part.num_draws for part in parts) * plan.thinning)
         )
