@@ -82,14 +82,16 @@ class Result:
 
         Example:
             >>> import jax, jax.numpy as jnp, numpy as np, smilax as sx
-            >>> posterior = sx.Posterior(lambda m: -0.5 * jnp.sum(m**2), lambda m, x: -0.5 * (x - m) ** 2, num_data=100)
+            >>> posterior = sx.Posterior(
+            ...     lambda m: -0.5 * jnp.sum(m**2), lambda m, x: -0.5 * (x - jnp.sum(m)) ** 2, num_data=100
+            ... )
             >>> algorithm = sx.psmile_naive(posterior, step_size=0.01)
             >>> options = dict(num_warmup=50, num_samples=50, batch_size=10, progress_bar=False)
             >>> key, x = jax.random.key(0), np.ones(100, np.float32)
-            >>> first = sx.sample(key, algorithm, x, jnp.zeros(()), num_chains=2, **options)
+            >>> first = sx.sample(key, algorithm, x, jnp.zeros(2), num_chains=2, **options)
             >>> more = sx.sample(key, algorithm, x, first, **{**options, "num_warmup": 0})
             >>> first.join(more)
-            Result(psmile_naive, 2 chains of 100 draws, 1 parameters)
+            Result(psmile_naive, 2 chains of 100 draws, 2 parameters)
         """
         parts = (self, *later)
         for k, part in enumerate(later):
