@@ -8,7 +8,7 @@ from pathlib import Path
 # Before anything imports pyplot; subprocesses inherit it.
 os.environ["MPLBACKEND"] = "Agg"
 # Nearly all the time of the tests is that of the compiler. Without optimisation, and without a context of MLIR for each
-# fused loop, it takes less than half of it; `make truth` compiles as users do. Read when JAX starts.
+# fused loop, it takes less than half of it; documentation and benchmarks compile as users do. Read when JAX starts.
 os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false " + os.environ.get("XLA_FLAGS", "")  # a later one counts
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Tests compile the same programs again and again, in both workers and in child processes: one cache for all of them,
@@ -58,10 +58,14 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(autouse=True)
-def optimisation(request):
-    """Whatever is marked `optimised` is, like all that users run."""
+def optimisation(request, monkeypatch):
+    """Optimises what is marked `optimised` or `truth`, child processes included."""
+    if not any(request.node.get_closest_marker(name) for name in ("optimised", "truth")):
+        yield
+        return
     before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", before and not request.node.get_closest_marker("optimised"))
+    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS", raising=False)
+    jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
 

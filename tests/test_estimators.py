@@ -290,6 +290,12 @@ def test_columns_that_are_no_numbers_are_named():
         sx.SmileRegressor(**QUICK).fit(frame, Y)
 
 
+def test_another_fault_of_a_table_is_not_taken_for_text():
+    frame = pd.DataFrame({"a": X[:, 0].astype(object), "b": np.where(np.arange(len(X)) == 3, np.nan, X[:, 1])})
+    with pytest.raises(ValueError, match="contains NaN"):
+        sx.SmileRegressor(**QUICK).fit(frame, Y)
+
+
 def test_targets_of_the_wrong_kind_are_named():
     with pytest.raises(ValueError, match="y holds text; it must be numbers, and for classes there is SmileClassifier"):
         sx.SmileRegressor(**QUICK).fit(X, ["low", "high"] * 30)

@@ -256,10 +256,21 @@ class SmileEstimator(BaseEstimator, ABC):
 
 def _columns_without_numbers(table: Any) -> list[str]:
     """Of a data frame, whichever library it is of; none of anything else."""
-    if not (hasattr(table, "columns") and hasattr(table, "dtypes")):
+    if not hasattr(table, "columns"):
         return []
-    kinds = [getattr(dtype, "kind", "O") for dtype in table.dtypes]
-    return [str(name) for name, kind in zip(table.columns, kinds, strict=True) if kind not in "biuf"]
+    columns = [table.iloc[:, i] if hasattr(table, "iloc") else table[name] for i, name in enumerate(table.columns)]
+    return [str(name) for name, column in zip(table.columns, columns, strict=True) if not _holds_numbers(column)]
+
+
+def _holds_numbers(column: Any) -> bool:
+    array = np.asarray(column)
+    if array.dtype.kind in "mMc":
+        return False
+    try:
+        array.astype(np.float64)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def columns(array: np.ndarray) -> np.ndarray:
