@@ -43,8 +43,9 @@ check: install ## format, lint, types, examples in docstrings and README, undocu
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-# Apart from tests/, whose conftest.py makes JAX stricter than it is for the users the examples are written for.
-	$(PYTEST) --doctest-modules src
+# Apart from tests/, whose conftest.py makes JAX stricter than it is for the users the examples are written for; without
+# most of the compiler's optimisations, as there, which take longer than the examples.
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS=--xla_cpu_use_fusion_emitters=false $(PYTEST) --doctest-modules src
 
 docs: .venv/.installed-docs ## build the documentation into docs/_build
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build

@@ -9,7 +9,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 # Pages whose examples no other test runs; those of docs/tutorials/ run when the documentation is built.
 PAGES = ["choosing", "gotchas", "large_data", "network", "scaling", "start"]
 
-pytestmark = [pytest.mark.once, pytest.mark.optimised]
+pytestmark = pytest.mark.once
 
 
 def python_of(page):
