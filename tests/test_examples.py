@@ -13,8 +13,8 @@ FOLDER = Path(__file__).resolve().parent.parent / "examples"
 pytestmark = pytest.mark.once
 
 
-# One network and one model without; the others take minutes and are left to `make truth`.
-QUICK = ("equinox_network", "numpyro_model")
+# The README and the guides, which are run, have networks enough; the others take minutes and are left to `make truth`.
+QUICK = ("numpyro_model",)
 
 
 def marked(file):

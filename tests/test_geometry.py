@@ -46,7 +46,8 @@ def estimate_from(name, params, draws, rotations=(100, 300, 1000), max_side=128)
 
 def matrix(function, like):
     """The matrix of a linear function of pytrees."""
-    return np.stack([np.asarray(flatten(function(unflatten(e, like)))) for e in jnp.eye(trees.size(like))], axis=1)
+    column = jax.jit(lambda e: flatten(function(unflatten(e, like))))
+    return np.stack([np.asarray(column(e)) for e in jnp.eye(trees.size(like))], axis=1)
 
 
 def random_covariance(seed, size=SIZE):

@@ -174,7 +174,7 @@ def test_inflation_before_and_after_the_kick_correction():
     assert 1 < left / (RESIDUAL * (INFLATION * 0.285) ** 2) < 1.2
 
 
-@pytest.mark.parametrize("radii", [0.5, 1.0])
+@pytest.mark.parametrize("radii", [0.5, pytest.param(1.0, marks=pytest.mark.truth)])
 def test_variances_follow_anisotropic_noise_and_friction_prevents_it(radii):
     ratio = 0.02
     # What discretisation adds goes with the noise in a direction, the correction is the same for all.
@@ -258,7 +258,7 @@ def simulate_halves(omega, ratio, factor, time, corrected, friction=False):
     return groups.mean(0), groups.std(0, ddof=1) / CHAINS**0.5
 
 
-@pytest.mark.parametrize("factor", [1.0, 0.5])
+@pytest.mark.parametrize("factor", [pytest.param(1.0, marks=pytest.mark.truth), 0.5])
 def test_inflation_of_steps_in_halves_before_and_after_the_correction(factor):
     correction = halves_correction(factor)
     assert np.isclose((halves_variance(1e-4, factor) - 1) / 1e-4, correction, atol=1e-3)
@@ -288,6 +288,7 @@ def test_friction_in_halves_prevents_what_anisotropic_noise_does():
     assert (np.abs(values - 1) < 4 * errors + 0.005).all()
 
 
+@pytest.mark.truth
 def test_a_smaller_step_does_not_help_against_anisotropic_noise():
     values, errors, *_ = simulate(OMEGA, 0.005, 1.0, 10)
     print(f"{values} ± {errors}")
@@ -322,12 +323,14 @@ def test_friction_from_a_batch_has_noise_of_its_own():
     np.testing.assert_allclose(variance, strength**2 * own, rtol=0.15)
 
 
+@pytest.mark.truth
 def test_explicit_noise_dilutes_the_anisotropy():
     values, errors, *_ = simulate(OMEGA, 0.01, 2.0, 40, length=2.0)
     print(f"{values} ± {errors}")
     assert (np.abs(values - (1 + OMEGA) / 2) < 4 * errors + 0.01).all()
 
 
+@pytest.mark.truth
 def test_only_the_mean_of_the_noise_over_the_posterior_matters():
     sway = np.array([0, 0.8, -0.8, 0])  # x₀ itself, on which it depends, sees none
     values, errors, *_ = simulate([1.0], 0.02, 1.0, 40, sway=sway)
@@ -607,7 +610,9 @@ def test_published_sampler_under_fisher_noise_loses_the_shape_of_the_posterior()
     assert (np.abs(values - 1) < 4 * errors + 0.03).all()
 
 
-@pytest.mark.parametrize(("friction", "low", "high"), [(False, 0.95, 1.2), (True, 0.65, 0.85)])
+@pytest.mark.parametrize(
+    ("friction", "low", "high"), [pytest.param(False, 0.95, 1.2, marks=pytest.mark.truth), (True, 0.65, 0.85)]
+)
 def test_a_chain_relaxes_at_the_pace_of_newton_steps_of_two_batches_in_the_data(friction, low, high):
     rng = np.random.default_rng(0)
     n, d, batch_size = 8000, 40, 8
