@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smilax import threefry
 from smilax.shuffling import permuted
 from smilax.streams import Stream, describe_transform
 
@@ -143,7 +144,7 @@ class Batches:
             return permuted(key, jnp.arange(batch_size, dtype=jnp.int32), num_rows)
         if num_rows < 2**20:
             # `randint` costs a third of a small step; the bias of a remainder is below N/2³², one part in 4,000.
-            bits = jax.random.bits(key, (batch_size,), jnp.uint32)
+            bits = threefry.bits(key, (batch_size,))
             return (bits % jnp.uint32(num_rows)).astype(jnp.int32)
         return jax.random.randint(key, (batch_size,), 0, num_rows, jnp.int32)
 

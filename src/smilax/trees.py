@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from smilax import threefry
+
 # Up to this many numbers the dispatch of an operation costs more than a copy of its operands.
 SMALL_LEAF = 16_384
 
@@ -58,7 +60,7 @@ def normal_like(key: jax.Array, tree: Any) -> Any:
     leaves, treedef = jax.tree.flatten(tree)
     keys = [key] if len(leaves) == 1 else jax.random.split(key, len(leaves))
     return jax.tree.unflatten(
-        treedef, [jax.random.normal(k, jnp.shape(x), jnp.result_type(x)) for k, x in zip(keys, leaves, strict=True)]
+        treedef, [threefry.normal(k, jnp.shape(x), jnp.result_type(x)) for k, x in zip(keys, leaves, strict=True)]
     )
 
 
@@ -68,6 +70,7 @@ def signs_like(key: jax.Array, tree: Any) -> Any:
     keys = [key] if len(leaves) == 1 else jax.random.split(key, len(leaves))
 
     def signs(key, leaf):
+        # Not `threefry.bits`, which the compiler would compute again for each sign of a word.
         words = jax.random.bits(key, (-(-leaf.size // 32),), jnp.uint32)
         # Sign k of all words side by side, so that neighbours in memory come from neighbouring words.
         bits = (words[None, :] >> jnp.arange(32, dtype=jnp.uint32)[:, None]) & 1

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from smilax import threefry
 from smilax.geometry.base import Factored
 from smilax.packing import flatten, unflatten
 
@@ -31,7 +32,7 @@ class Dense(NamedTuple):
 
     def sample(self, key: jax.Array, like: Any) -> Any:
         vector = flatten(like)
-        return unflatten(self.factor @ jax.random.normal(key, vector.shape, vector.dtype), like)
+        return unflatten(self.factor @ threefry.normal(key, vector.shape, vector.dtype), like)
 
 
 @dataclass(frozen=True)

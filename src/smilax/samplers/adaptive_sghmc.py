@@ -116,11 +116,13 @@ def adaptive_sghmc(
 
         noise = trees.normal_like(key, state.params)
         velocity = jax.tree.map(pushed, state.velocity, gradient, state.square, noise)
-        params = jax.tree.map(jnp.add, state.params, velocity)
+        # Before it moves the parameters: a velocity used twice would have its noise computed twice.
+        velocity = trees.where(valid, velocity, state.velocity)
+        params = trees.add_scaled(state.params, valid.astype(dtype), velocity)
         info = Info(value.total, jnp.full((), jnp.nan, value.total.dtype), eps, valid.astype(dtype))
         state = state._replace(
-            params=trees.where(valid, params, state.params),
-            velocity=trees.where(valid, velocity, state.velocity),
+            params=params,
+            velocity=velocity,
             num_steps=state.num_steps + 1,
         )
         return state, info

@@ -75,10 +75,10 @@ def sghmc(
         momentum = jax.tree.map(
             lambda p, g, z: (1 - momentum_decay) * p + eps * g + amplitude * z, state.momentum, gradient, noise
         )
-        params = jax.tree.map(lambda x, p: x + eps * p, state.params, momentum)
         valid = jnp.isfinite(trees.dot(gradient, gradient)) & jnp.isfinite(value.total)
-        params = trees.where(valid, params, state.params)
+        # Before it moves the parameters: a momentum used twice would have its noise computed twice.
         momentum = trees.where(valid, momentum, state.momentum)
+        params = trees.add_scaled(state.params, jnp.where(valid, eps, 0), momentum)
         info = Info(value.total, jnp.full((), jnp.nan, value.total.dtype), eps, valid.astype(dtype))
         return SghmcState(params, momentum, state.num_steps + 1), info
 
