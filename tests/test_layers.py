@@ -17,6 +17,7 @@ SOURCE = ROOT / "src"
 # The package map, most basic first. At module level each entry may import from those above it; a package is one entry,
 # less the modules of it that have their own, and may import from itself. A new module has to be given its place here.
 ORDER = """
+    threefry
     trees
     distributed
     structure
@@ -79,7 +80,7 @@ ORDER = """
     __main__
 """.split()
 # The core may be used, and read, without the machinery that runs it.
-CORE = """trees structure conditional packing network priors likelihoods posterior noise friction geometry
+CORE = """threefry trees structure conditional packing network priors likelihoods posterior noise friction geometry
     microcanonical tuning mile""".split()
 MACHINERY = """samplers places streams data augment validation progress feeds interrupts buffers store grouping chains
     meshes result recording running sizing persistence loading exporting resuming sampling ensemble predict metrics
