@@ -1,6 +1,6 @@
 """Random words and normal numbers of `jax.random`, bit for bit, in one pass over the array.
 
-On CPU JAX computes them in a loop of passes, which takes two to twelve times as long. Left to `jax.random` are keys of
+On CPU JAX computes them in a loop of passes, which takes two to four times as long. Left to `jax.random` are keys of
 other generators, arrays of 2³² numbers, and normal numbers of other precision.
 """
 
