@@ -541,6 +541,12 @@ def test_existing_directories(made, tmp_path):
     for reader in (store.read, store.StoreWriter.open, store.verify):
         with pytest.raises(store.StoreMissing, match="holds no store"):
             reader(tmp_path / "other")
+        with pytest.raises(store.StoreMissing, match="nowhere does not exist"):
+            reader(tmp_path / "nowhere")
+        with pytest.raises(store.StoreMissing, match="thesis.tex is a file; a store is a directory"):
+            reader(tmp_path / "other" / "thesis.tex")
+        with pytest.raises(store.StoreMissing, match=f"holds no store.*; these do: {made[0]}"):
+            reader(made[0].parent)
     # Killed before its first manifest.
     (tmp_path / "early").mkdir()
     (tmp_path / "early" / "lock").write_text("1")

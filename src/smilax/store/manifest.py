@@ -109,7 +109,7 @@ class Manifest:
         """
         path = Path(directory) / NAME
         if not path.is_symlink() and not path.exists():
-            raise StoreMissing(f"{directory} holds no store: there is no {NAME}")
+            raise StoreMissing(_missing(Path(directory)))
         with reading(path) as (fd, size):
             if size > _SIZE_LIMIT:
                 raise StoreCorrupt(f"{path} has {size} bytes; a manifest has at most {_SIZE_LIMIT}")
@@ -120,6 +120,16 @@ class Manifest:
         except (ValueError, RecursionError) as error:
             raise StoreCorrupt(f"{path} is not JSON: {error}") from error
         return _validated(content, path)
+
+
+def _missing(directory: Path) -> str:
+    if not directory.exists():
+        return f"{directory} does not exist"
+    if not directory.is_dir():
+        return f"{directory} is a file; a store is a directory, the one that `store=` named"
+    inside = sorted(str(path.parent) for path in directory.glob(f"*/{NAME}"))
+    hint = f"; these do: {', '.join(inside[:5])}" if inside else ""
+    return f"{directory} holds no store, there is no {NAME} in it{hint}"
 
 
 def _wrong(path: Path, where: str, got: Any, allowed: str) -> NoReturn:
