@@ -158,6 +158,7 @@ def pooled(values, errors):
     return values.mean(), np.sqrt((errors**2).sum()) / len(values)
 
 
+@pytest.mark.truth
 def test_inflation_before_and_after_the_kick_correction():
     assert np.isclose((noise_variance(1e-4) - 1) / 1e-4, 5 / 12 - LAMBDA / 2, atol=1e-3)
     assert np.isclose(5 / 12 - LAMBDA / 2, INFLATION, atol=1e-3)
