@@ -1,6 +1,7 @@
 """Strictness for the tests only: the package itself never touches JAX's global configuration."""
 
 import ast
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -22,6 +23,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import jax
 import jaxtyping
 import pytest
+
+# Tracing makes objects by the million, few of them garbage that only a collection finds.
+gc.set_threshold(200_000, 20, 20)
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "smilax"
 
