@@ -232,7 +232,7 @@ class TestClassification:
         # Five rows: the whole law of each bin; 20,000: normal in some bins and not in others. Confidence from 1/K to 1.
         rng = np.random.default_rng(rows)
         probs = rng.dirichlet(np.full(classes, 0.2), rows)
-        draws = 15_000 if rows < 1000 else 400
+        draws = min(15_000, 400_000 // rows) if rows < 1000 else 400
         found = []
         for _ in range(draws):
             labels = (probs.cumsum(axis=1) < rng.random((rows, 1))).sum(axis=1)
