@@ -21,7 +21,7 @@ from smilax.diagnostics.table import WIDTH
 from smilax.geometry import Diagonal, Identity
 from smilax.geometry.dense import Dense
 from smilax.samplers.ismile import IsmileState
-from smilax.samplers.smile import NoiseScale, SmileState
+from smilax.samplers.smile_kernel import NoiseScale, SmileState
 
 pytestmark = pytest.mark.once
 

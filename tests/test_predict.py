@@ -15,7 +15,7 @@ from smilax.models import mlp
 from smilax.network import Network
 from smilax.packing import pack
 from smilax.posterior import Posterior
-from smilax.predict import Prediction, predict, streaming
+from smilax.predict import Prediction, predict, predicting, streaming
 from smilax.predict import prediction as module
 from smilax.priors import Normal
 
@@ -235,7 +235,7 @@ def statistics(prediction):
 
 def test_streaming_gives_the_same_numbers_as_the_cache(monkeypatch):
     # So small that there are several blocks of draws, the last one padded, and several parts of rows.
-    monkeypatch.setattr(module, "BLOCK_BYTES", 75 * DTYPE.itemsize)
+    monkeypatch.setattr(predicting, "BLOCK_BYTES", 75 * DTYPE.itemsize)
     monkeypatch.setattr(module, "PART_BYTES", 2000)
     cached, streamed = gaussian(batch_size=8)[0], gaussian(batch_size=8, max_memory=0)[0]
     assert TOTAL % cached._stream.draw_block and cached._stream.draw_block > 1
@@ -250,7 +250,7 @@ def test_streaming_gives_the_same_numbers_as_the_cache(monkeypatch):
 @pytest.mark.once
 def test_block_sizes_do_not_matter(monkeypatch):
     expected = statistics(gaussian()[0])
-    monkeypatch.setattr(module, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(predicting, "BLOCK_BYTES", 1)
     monkeypatch.setattr(module, "PART_BYTES", 1)
     found = statistics(gaussian(batch_size=5)[0])
     for name in expected.keys() - {"sample"}:
@@ -276,7 +276,7 @@ class Recorder:
 @pytest.mark.parametrize("num_draws", [40, 4000])
 @pytest.mark.once
 def test_memory_does_not_grow_with_the_number_of_draws(num_draws, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK_BYTES", 8 * ROWS * DTYPE.itemsize)
+    monkeypatch.setattr(predicting, "BLOCK_BYTES", 8 * ROWS * DTYPE.itemsize)
     log, blocks = [], []
     accumulate = streaming.accumulate
 
@@ -305,7 +305,7 @@ def test_one_compilation(monkeypatch):
         traces.append(x.shape)
         return x @ w
 
-    monkeypatch.setattr(module, "BLOCK_BYTES", 75 * DTYPE.itemsize)
+    monkeypatch.setattr(predicting, "BLOCK_BYTES", 75 * DTYPE.itemsize)
     posterior = bnn(Network(lambda key: jnp.zeros(2), apply), Gaussian(scale=1.0), Normal(0.0, 1.0), num_data=10)
     prediction = predict(posterior, SimpleNamespace(draws={"network": weights()}), inputs(), batch_size=8, max_memory=0)
     for _ in range(2):

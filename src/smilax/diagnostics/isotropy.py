@@ -22,7 +22,7 @@ from smilax.microcanonical import GRADIENT_UNIT
 from smilax.noise import half_batch_gradients
 from smilax.packing import Packed, pack, spread, unpack
 from smilax.posterior import Posterior
-from smilax.samplers.smile import SmileState
+from smilax.samplers.smile_kernel import SmileState
 
 # Draws that are held at once: as many as make the pairs count, or fit this much memory.
 MOST_AT_ONCE, LEAST_AT_ONCE, HELD_BYTES = 64, 4, 2**27

@@ -5,6 +5,6 @@ of rows, however many draws there are. The network is by far the dearest part: w
 and row fit `max_memory` they are kept on the host after the first pass, otherwise each pass computes them again.
 """
 
+from smilax.predict.inputs import match_targets as match_targets
+from smilax.predict.predicting import predict as predict
 from smilax.predict.prediction import Prediction as Prediction
-from smilax.predict.prediction import match_targets as match_targets
-from smilax.predict.prediction import predict as predict

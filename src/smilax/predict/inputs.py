@@ -139,3 +139,15 @@ def _largest_intermediate(jaxpr: Any) -> int:
             if hasattr(inner, "eqns"):
                 largest = max(largest, _largest_intermediate(inner))
     return largest
+
+
+def match_targets(y: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """`y` as an array of the predicted targets' `shape`; only a trailing axis of one may differ, nothing broadcasts.
+
+    Raises:
+        ValueError: if it has another shape.
+    """
+    y = np.asarray(y)
+    if y.shape != shape and (y.shape[:1] != shape[:1] or y.shape + (1,) != shape and y.shape != shape + (1,)):
+        raise ValueError(f"y of shape {y.shape} does not fit the predicted targets of shape {shape}")
+    return y.reshape(shape)
