@@ -17,8 +17,8 @@ from smilax.geometry.dense import Dense
 from smilax.microcanonical import LAMBDA, draw_velocity, drift, drift_first, kick, refresh
 from smilax.noise import half_batch_gradients
 from smilax.posterior import LogDensity
-from smilax.samplers.ismile import CURVATURE, RESIDUAL
 from smilax.samplers.ismile_kernel import INFLATION, halves_correction
+from smilax.samplers.ismile_warmup import CURVATURE, RESIDUAL
 
 pytestmark = [pytest.mark.once, pytest.mark.optimised]
 F32 = jnp.float32

@@ -7,8 +7,8 @@ import numpy as np
 
 from smilax.diagnostics.isotropy import NoiseLaw
 from smilax.diagnostics.table import Row, Verdict, grade, missing
-from smilax.samplers.ismile import CURVATURE, noise_limit
 from smilax.samplers.ismile_kernel import INFLATION
+from smilax.samplers.ismile_warmup import CURVATURE, noise_limit
 
 # Relative errors of single variances, as the noise's anisotropy predicts them, that are good, and that are bad.
 TYPICAL_ERROR = (0.2, 0.7)

@@ -3,7 +3,8 @@
 import math
 from typing import Any
 
-from smilax.samplers.ismile import MEASURED_EVERY, SEARCH, in_halves
+from smilax.samplers.ismile import in_halves
+from smilax.samplers.ismile_warmup import MEASURED_EVERY, SEARCH
 
 # New mini-batch gradients that a step takes; samplers not named take two, or as many as `step_gradients` says.
 SINGLE_GRADIENT = ("sgld", "psgld", "csgld", "sghmc", "adaptive_sghmc", "sgnht")

@@ -12,44 +12,25 @@ import math
 import jax
 import jax.numpy as jnp
 
-from smilax import trees
 from smilax.bnn import NetworkPosterior
 from smilax.checks import check_count
-from smilax.conditional import when
 from smilax.geometry.choice import NAMES, noise_estimate
-from smilax.microcanonical import draw_velocity, normalize
+from smilax.microcanonical import draw_velocity
 from smilax.noise import rows
 from smilax.posterior import Posterior
 from smilax.samplers.base import SamplingAlgorithm, check_number, check_params, check_positive, check_posterior
-from smilax.samplers.damping import NETWORK_SHRINKAGE, damping
-from smilax.samplers.descent import descend, descent_init
-from smilax.samplers.ismile_kernel import INFLATION, Kernel, limits, noise_factor, split_step, whole_step
-from smilax.samplers.ismile_state import IsmileInfo, IsmileState
-from smilax.tuning import VarianceRule, variance_init, variance_update
+from smilax.samplers.damping import NETWORK_SHRINKAGE
+from smilax.samplers.descent import descent_init
+from smilax.samplers.ismile_kernel import Kernel, noise_factor, split_step, whole_step
+from smilax.samplers.ismile_state import IsmileState
+from smilax.samplers.ismile_warmup import CURVATURE, Warmup
+from smilax.tuning import VarianceRule, variance_init
 
-# What the kick correction leaves of an inflation r is about this times r² (measured: 3.2 % became 0.1 %, 9.1 % 1.1 %).
-RESIDUAL = 1.2
-# Discretisation by curvature inflates variances by about this times EEVPD^{1/3} (logistic regression, breast-cancer).
-CURVATURE = 0.6
-# The share of the accuracy that the noise limit may use up.
-NOISE_SHARE = 1 / 3
-# Where a single row is all that is known of a direction, its noise comes as one kick in N/B steps, and the inflation
-# may be N/B times that of steady noise (docs/theory.md). There it may be so many times the accuracy.
-LONE_ROW_SHARE = 4.0
-# Fractions of warm-up at which the geometry is factored; bases are chosen anew up to `LAST_ROTATION`.
-FACTORED_AT = (0.002, 0.005, 0.01, 0.02, 0.04, 0.07, 0.11, 0.16, 0.22, 0.3, 0.4, 0.5, 0.6, 0.7)
-LAST_ROTATION = 0.45
 # The share of a network's warm-up that goes into climbing the log posterior.
 DESCENT = 0.2
-# Once the step size has been found roughly, one step of warm-up in so many measures the energy error.
-MEASURED_EVERY = 4
-# So many steps of warm-up, the short blocks of the step-size rule, all do.
-SEARCH = VarianceRule(0.0).first_blocks * VarianceRule(0.0).short
 # By default steps take a batch in halves from so many rows on, and down to this noise factor: below, most of the noise
 # of a half is undone by the other, and makes nothing but error.
 LEAST_SPLIT, LEAST_FACTOR = 8, 1 / 3
-# Power of the step number with which noise draws are weighted: early ones, from the transient, fade.
-WEIGHT_POWER = 2
 
 
 def ismile(
@@ -188,114 +169,6 @@ def ismile(
             descent=descent_init(params) if descent else None,
         )
 
-    def observed(state, draw):
-        """With one more draw of the gradient noise."""
-        # Polynomial-decay averaging (Shamir and Zhang 2013): weights grow as a power of the step number.
-        count = state.num_steps.astype(state.tuner.log_step.dtype)
-        weight = (WEIGHT_POWER + 1) / (count + WEIGHT_POWER + 1)
-        finite = jnp.isfinite(trees.dot(draw, draw))
-        draw = trees.where(finite, draw, jax.tree.map(jnp.zeros_like, draw))
-        return state._replace(stats=estimate_for(state.params).update(state.stats, draw, jnp.where(finite, weight, 0)))
-
-    def refactored(state, batch_size, turning):
-        estimate = estimate_for(state.params)
-        stats = when(turning, estimate.rotate, state.stats)
-        levels = damping(posterior, state.params, estimate.leaf_means(stats), batch_size, noise_floor, shrinkage)
-        factored = estimate.factor(stats, levels)
-        velocity = normalize(state.velocity, factored.geometry)
-        return state._replace(
-            velocity=velocity,
-            geometry=factored.geometry,
-            scale=factored.scale,
-            damping=factored.damping,
-            stats=stats,
-            factored=state.factored + 1,
-        )
-
-    def blank_info(state):
-        eps = jnp.exp(state.tuner.log_step)
-        zero, one = jnp.zeros_like(eps), jnp.ones_like(eps)
-        return IsmileInfo(zero, zero, eps, one, zero, zero, zero)
-
-    def climb(carry, batch, progress):
-        state, info = carry
-        density, gradient = posterior.value_and_grad(state.params, batch)
-        # The mass matrix is the identity so far: a direction of norm one is a velocity, and needs no array of its own.
-        progressed, direction, params = descend(state.descent, state.velocity, state.params, gradient, progress)
-        state = state._replace(params=params, velocity=direction, descent=progressed)
-        return state, info._replace(log_density=density.total)
-
-    def begun_again(state, fraction):
-        """At the first step of another warm-up: what was learnt holds until there is something better."""
-        again = (fraction == 0) & (state.num_steps > 0)
-        tuner = state.tuner
-        if step_size is None:
-            tuner = trees.where(again, variance_init(jnp.exp(tuner.average)), tuner)
-        return state._replace(
-            # From here on draws are weighted as if they were the first; a chain that has moved does not descend.
-            num_steps=jnp.where(again, 1, state.num_steps),
-            factored=jnp.where(again, jnp.minimum(state.factored, 1), state.factored),
-            tuner=tuner,
-        )
-
-    def warmup(key, state, batch, fraction):
-        state = begun_again(state, fraction)
-        if not descent:
-            return adapt(key, state, batch, fraction)
-        climbing = (state.num_steps == 0) & (fraction < descent)
-        carry = when(climbing, climb, (state, blank_info(state)), batch, fraction / descent)
-
-        def go_on(carry, key, batch, fraction):
-            state, _ = carry
-            start = jax.random.fold_in(key, 2)
-            velocity = when(
-                state.num_steps == 0,
-                lambda velocity, key, *rest: draw_velocity(key, *rest),
-                state.velocity, start, state.params, state.geometry,
-            )  # fmt: skip
-            return adapt(key, state._replace(velocity=velocity), batch, fraction)
-
-        return when(~climbing, go_on, carry, key, batch, jnp.maximum(fraction - descent, 0) / (1 - descent))
-
-    def moved(step, key, state, batch):
-        state, info, draw = step(kernel, key, state, batch, jnp.exp(state.tuner.log_step), True)
-        return observed(state, draw), info
-
-    def advance(key, state, batch):
-        """A step of warm-up, and whether it has measured the energy error."""
-        if not splits(batch):
-            return *moved(whole_step, key, state, batch), jnp.ones((), bool)
-        searching = state.tuner.blocks < rule.first_blocks
-        measuring = searching | (state.num_steps % MEASURED_EVERY == 0)
-        carry = (state, blank_info(state))
-        for chosen, step in ((measuring, whole_step), (~measuring, split_step)):
-            carry = when(
-                chosen, lambda carry, key, batch, step=step: moved(step, key, carry[0], batch), carry, key, batch
-            )
-        return *carry, measuring
-
-    def adapt(key, state, batch, fraction):
-        dtype = state.tuner.log_step.dtype
-        state, info, measured = advance(key, state, batch)
-        rate, _ = limits(kernel, state, batch)
-        ratio = noise_limit(accuracy, 0.0 if endless else posterior.num_data / rows(batch))
-        largest = jnp.sqrt(ratio / jnp.maximum(rate, jnp.finfo(dtype).tiny))
-        tuner = state.tuner
-        accepted = info.accepted > 0
-        if step_size is None:
-            after = variance_update(
-                rule, tuner, info.energy_error, accepted, trees.size(state.params), fraction.astype(dtype), largest
-            )
-            # A reject tells of the step size also where the energy error is not known.
-            tuner = trees.where(measured | ~accepted, after, tuner)
-        state = state._replace(tuner=tuner, num_steps=state.num_steps + 1)
-        times = jnp.asarray([*FACTORED_AT, 2.0], jnp.float32)
-        due = (fraction >= times[state.factored]) & (state.num_steps >= LEAST_DRAWS)
-        turning = fraction < LAST_ROTATION
-        # In turn: with batched LAPACK calls XLA's CPU client was seen to wait for ever.
-        state = when(due, lambda s, turning: refactored(s, rows(batch), turning), state, turning, in_turn=True)
-        return state, info
-
     def step(key, state, batch):
         one = split_step if splits(batch) else whole_step
         state, info, _ = one(kernel, key, state, batch, jnp.exp(state.tuner.average), False)
@@ -303,7 +176,18 @@ def ismile(
 
     return SamplingAlgorithm(
         init=init,
-        warmup=warmup,
+        warmup=Warmup(
+            kernel=kernel,
+            estimate_for=estimate_for,
+            splits=splits,
+            rule=rule,
+            accuracy=accuracy,
+            noise_floor=noise_floor,
+            shrinkage=shrinkage,
+            step_size=step_size,
+            endless=endless,
+            descent=descent,
+        ),
         step=step,
         config={
             "name": "ismile",
@@ -342,14 +226,3 @@ def in_halves(split: bool | None, batch_size: int, factor: float) -> bool:
         rows = f"{batch_size} rows" + (", which is all of the data" if factor == 0 else "")
         raise ValueError(f"split=True needs an even batch_size of at least 4, less than the data, got {rows}")
     return split
-
-
-def noise_limit(accuracy: float, dilution: float) -> float:
-    """The largest ε/L_eff that batch noise allows at a dilution N/B of the data; 0 where no row stands alone."""
-    steady = (NOISE_SHARE * accuracy / RESIDUAL) ** 0.5
-    lone = LONE_ROW_SHARE * accuracy / dilution if dilution else steady
-    return min(steady, lone) / INFLATION
-
-
-# No geometry is made from fewer draws.
-LEAST_DRAWS = 20
