@@ -55,8 +55,6 @@ runs; the same rows, one for each seed, are in [results.csv](results.csv).
   the three tables; seeds 2 and 3 were run afterwards, once.
 - Its `shrinkage` of 0.01 was settled on a wide network of bikesharing (`benchmarks/wide_network.py`, seed 1), and kept
   after its rows of airfoil and energy, all seeds, had been seen, and 0.1 on seed 1 of airfoil, which was worse.
-- Rows of `ismile` on ResNet-7 and GPT are of before `shrinkage` and with the sides of weight matrices rotated whole:
-  what `shrinkage=0, max_side=1024` gives now.
 - LeNet's deep ensemble is as calibrated as 10,000 rows can tell (ECE by chance); every sampler's ECE is higher.
 - ViT at the size *small* starts from members that were trained for three epochs. From members of thirty (`--set
   warm_start.max_epochs=30`) both `ismile` and `psmile`, at a step of 0.01, predicted worse after as many steps than
