@@ -57,7 +57,10 @@ class Batches:
     on_host: bool | None = None
 
     def __post_init__(self):
-        leaves = jax.tree.leaves(self.data)
+        # A data frame's rows are not found by their numbers.
+        data = jax.tree.map(lambda leaf: np.asarray(leaf) if hasattr(leaf, "iloc") else leaf, self.data)
+        object.__setattr__(self, "data", data)
+        leaves = jax.tree.leaves(data)
         if not leaves:
             raise ValueError("data holds no arrays")
         lengths = [np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in leaves]

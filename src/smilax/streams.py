@@ -62,6 +62,7 @@ class Stream:
             )
         if not (hasattr(self.source, "__iter__") or callable(self.source)):
             raise TypeError(f"source must be an iterable of batches or a function, got {type(self.source).__name__}")
+        _ = self._takes_epoch  # raises if it takes more
         if isinstance(self.num_rows, bool) or not hasattr(self.num_rows, "__index__") or self.num_rows < 1:
             raise ValueError(f"num_rows must be the number of rows of the whole data set, got {self.num_rows!r}")
         if self.order not in ("independent", "epochs"):
@@ -81,9 +82,14 @@ class Stream:
         if hasattr(self.source, "__iter__"):
             return False
         try:
-            return len(inspect.signature(self.source).parameters) == 1
+            parameters = inspect.signature(self.source).parameters.values()
         except (TypeError, ValueError):
             return False
+        places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        needed = [p.name for p in places if p.default is p.empty]
+        if len(needed) > 1:
+            raise TypeError(f"source must be a function of the epoch's number or of nothing, got {', '.join(needed)}")
+        return bool(needed) or bool(places) and places[0].name == "epoch"
 
     def config(self) -> dict[str, Any]:
         """A JSON-able description."""
@@ -126,7 +132,8 @@ class Stream:
     def _epoch(self, number: int) -> Iterator:
         if hasattr(self.source, "__iter__"):
             return iter(self.source)
-        return self.source(number) if self._takes_epoch else self.source()
+        # Of a list or a loader `Reader` needs an iterator, or it would begin again at each batch.
+        return iter(self.source(number) if self._takes_epoch else self.source())
 
 
 def describe_transform(transform: Any) -> Any:

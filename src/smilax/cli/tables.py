@@ -29,6 +29,8 @@ def is_table(source: str) -> bool:
 def new_folder(output: Path | None, source: Path) -> Path:
     """The directory to write to: the one that was asked for, or the first of runs/NAME, runs/NAME-2, ... to be free."""
     if output is not None:
+        if output.exists() and not output.is_dir():
+            refuse(f"--output: {output} is a file; name a directory")
         if any((output / name).exists() for name in (PREDICTIONS, RECORD, MODEL)):
             refuse(f"--output: {output} holds the predictions of another run; name another directory")
         return output
@@ -55,7 +57,7 @@ def fit_table(
         refuse(f"{source} has several columns named {', '.join(map(repr, repeated))}")
     if target not in table.columns:
         refuse(f"--target: {source} has no column {target!r}; it has {', '.join(map(repr, table.columns))}")
-    rows = table[table[target].notna()]
+    rows = _known(table, target)
     if len(rows) < 10:
         refuse(f"{source} has {len(rows)} rows with a value of {target!r}; at least 10 are needed")
     if others is not None:
@@ -71,12 +73,20 @@ def fit_table(
         cut = max(1, round(HELD_OUT * len(rows)))
         asked, train = rows.iloc[np.sort(order[:cut])], rows.iloc[np.sort(order[cut:])]
         typer.echo(f"{cut} rows of {len(rows)} are held out and predicted")
+    known = target in asked.columns and bool(asked[target].notna().all())
+    if known:
+        asked = _known(asked, target)
+        known = _is_number(asked[target]) == _is_number(train[target])
+        if not known:
+            typer.echo(f"--predict: column {target!r} holds other values than that of {source}: no score")
     features = [name for name in rows.columns if name != target]
     _check_features(train, asked, features)
     classes = _is_classification(train[target], target, task)
     encode, model = _pipeline(train, features, classes, max_seconds, seed)
     model.fit(encode.fit_transform(train[features]), train[target].to_numpy())
-    inputs, known = encode.transform(asked[features]), target in asked.columns and bool(asked[target].notna().all())
+    output.mkdir(parents=True, exist_ok=True)
+    model.save(output / MODEL)
+    inputs = encode.transform(asked[features])
     written = _classes(model, inputs) if classes else _numbers(model, inputs, level)
     score = None
     if known:
@@ -84,10 +94,8 @@ def fit_table(
         score = _score(written, truth, level, classes)
         typer.echo(score)
         written = {f"{target} (known)" if target in (*written, "row") else target: truth, **written}
-    output.mkdir(parents=True, exist_ok=True)
     pandas = _pandas()
     pandas.DataFrame(written, index=asked.index).to_csv(output / PREDICTIONS, index_label="row")
-    model.save(output / MODEL)
     record = {
         "table": str(source), "target": target, "task": "classification" if classes else "regression",
         "rows": len(train), "predicted": len(asked), "features": list(map(str, encode.get_feature_names_out())),
@@ -144,11 +152,21 @@ def _check_features(train: "DataFrame", asked: "DataFrame", features: list[str])
         kinds = {_is_number(train[name]), _is_number(asked[name])}
         if len(kinds) > 1:
             refuse(f"column {name!r} holds numbers in one of the tables and text in the other")
+        if kinds == {True}:
+            infinite = int(np.isinf(train[name]).sum() + np.isinf(asked[name]).sum())
+            if infinite:
+                refuse(f"column {name!r} has {infinite} infinite values")
         if kinds == {False} and train[name].nunique() > MOST_CATEGORIES:
             refuse(
                 f"column {name!r} is text with {train[name].nunique()} different values, more than {MOST_CATEGORIES}: "
                 "leave it out of the file, or group its values"
             )
+
+
+def _known(table: "DataFrame", target: str) -> "DataFrame":
+    """The rows with a target, of which a column of truth values and gaps becomes one of truth values."""
+    rows = table[table[target].notna()]
+    return rows.assign(**{target: rows[target].infer_objects()})
 
 
 def _is_number(column: Any) -> bool:
@@ -205,4 +223,6 @@ def _score(written: dict[str, np.ndarray], truth: np.ndarray, level: float, clas
         return f"accuracy {right:.3f}, mean confidence {sure:.3f}"
     off = truth - written["mean"]
     held = np.mean((written["lower"] <= truth) & (truth <= written["upper"]))
-    return f"R² {1 - np.sum(off**2) / np.sum((truth - truth.mean()) ** 2):.3f}, {level:.0%} intervals hold {held:.0%}"
+    intervals = f"{level:.0%} intervals hold {held:.0%}"
+    spread = np.sum((truth - truth.mean()) ** 2)
+    return f"R² {1 - np.sum(off**2) / spread:.3f}, {intervals}" if spread > 0 else intervals

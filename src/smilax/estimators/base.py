@@ -1,13 +1,15 @@
 """What regression and classification have in common: settings, fitting, and the posterior predictive."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 import time
 from abc import ABC, abstractmethod
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -31,6 +33,25 @@ from smilax.structure import leaf_paths
 ROWS = 256
 # Fewer rows than this are not divided into training and validation rows.
 LEAST_DIVIDED = 40
+
+
+Fit = TypeVar("Fit", bound=Callable[..., Any])
+
+
+def all_or_nothing(fit: Fit) -> Fit:
+    """`fit` that leaves the estimator as it was if it raises."""
+
+    @functools.wraps(fit)
+    def kept(self, *arguments, **named):
+        before = dict(vars(self))
+        try:
+            return fit(self, *arguments, **named)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return cast(Fit, kept)
 
 
 class SmileEstimator(BaseEstimator, ABC):

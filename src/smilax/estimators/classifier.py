@@ -8,7 +8,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 
-from smilax.estimators.base import SmileEstimator
+from smilax.estimators.base import SmileEstimator, all_or_nothing
 from smilax.estimators.scaling import Scaling
 from smilax.estimators.settings import check_settings
 from smilax.likelihoods import Bernoulli, Categorical, Likelihood
@@ -98,6 +98,7 @@ class SmileClassifier(ClassifierMixin, SmileEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "SmileClassifier":
         """Fits the model.
 

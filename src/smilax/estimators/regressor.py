@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils import check_random_state
 
-from smilax.estimators.base import SmileEstimator, columns
+from smilax.estimators.base import SmileEstimator, all_or_nothing, columns
 from smilax.estimators.scaling import Scaling
 from smilax.estimators.settings import check_settings
 from smilax.likelihoods import Likelihood
@@ -67,6 +67,7 @@ class SmileRegressor(RegressorMixin, SmileEstimator):
         ((3,), (3,), (3, 3))
     """
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "SmileRegressor":
         """Fits the model.
 

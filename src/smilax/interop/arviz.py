@@ -120,6 +120,7 @@ def to_arviz(
         if info is not None:
             groups[group] = _stats(info, part)
     dims: dict[str, list[str]] = {}
+    new_dims: dict[str, list[str]] = {}
     key = jax.random.key(0) if key is None else key
     if data is not None:
         assert posterior is not None
@@ -133,8 +134,11 @@ def to_arviz(
             if len(batch) == 3:
                 likelihood = likelihood * np.asarray(batch[2], likelihood.dtype)
             check_size("posterior_predictive", int(np.size(y)))
-            groups["posterior_predictive"] = {"y": _targets(key, network, prediction)}
-            groups["observed_data"] = {"y": np.asarray(y)}
+            targets = _targets(key, network, prediction)
+            # A trailing axis of one is not in what is predicted.
+            y = np.asarray(y).reshape(targets.shape[2:])
+            groups["posterior_predictive"] = {"y": targets}
+            groups["observed_data"] = {"y": y}
             groups["constant_data"] = _named("x", x)
             dims["y"] = ["row", *(f"target_{n}" for n in range(np.ndim(y) - 1))]
         else:
@@ -151,10 +155,10 @@ def to_arviz(
         check_size("predictions", prediction.num_rows)
         groups["predictions"] = {"y_new": _targets(jax.random.fold_in(key, 1), network, prediction)}
         groups["predictions_constant_data"] = _named("x_new", x_new)
-        dims["y_new"] = ["row_new", *(f"target_{n}" for n in range(groups["predictions"]["y_new"].ndim - 3))]
+        new_dims["y_new"] = ["row_new", *(f"target_{n}" for n in range(groups["predictions"]["y_new"].ndim - 3))]
         for name, value in groups["predictions_constant_data"].items():
-            dims[name] = ["row_new", *(f"{name}_dim_{n}" for n in range(1, np.ndim(value)))]
-    tree = from_dict(groups, dims=dims, save_warmup=True)
+            new_dims[name] = ["row_new", *(f"{name}_dim_{n}" for n in range(1, np.ndim(value)))]
+    tree = from_dict(groups, dims=dims, pred_dims=new_dims, save_warmup=True)
     tree.attrs |= {"inference_library": "smilax", "config": json.dumps(result.config), "posterior_content": kind}
     if math.isfinite(result.seconds):
         tree.attrs["sampling_time"] = result.seconds

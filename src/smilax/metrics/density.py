@@ -47,5 +47,6 @@ def perplexity(prediction: Any, y: Any) -> float:
         >>> round(sx.metrics.perplexity(np.full((3, 4), 0.25), [0, 1, 3]), 6)
         4.0
     """
+    density = lppd(prediction, y)
     targets = np.size(y) // np.shape(y)[0]
-    return float(np.exp(-lppd(prediction, y) / targets))
+    return float(np.exp(-density / targets))

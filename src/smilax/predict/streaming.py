@@ -112,7 +112,7 @@ class Stream:
         cache = self.cached()
         if cache is not None:
             likelihood = self._read(self._likelihood_params(self.draws), indices, size)
-            contiguous = indices[-1] - indices[0] == count - 1
+            contiguous = bool(np.all(np.diff(indices) == 1))
             which = slice(indices[0], indices[-1] + 1) if contiguous else indices
 
             def outputs(rows):
