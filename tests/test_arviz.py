@@ -66,6 +66,10 @@ def test_a_network_gets_predictions(network):
     z = (samples.values - mean) / 0.5
     assert abs(z.mean()) < 4 / 60 and abs(z.std() - 1) < 0.05
     assert tree.predictions["y_new"].shape == (2, 30, 7)
+    assert tree.predictions["y_new"].dims == ("chain", "draw", "row_new")
+    assert tree.predictions_constant_data["x_new"].dims[0] == "row_new"
+    column = sx.to_arviz(network, NETWORK, (X, Y[:, None]))
+    np.testing.assert_array_equal(column.observed_data["y"].values, Y)
     np.testing.assert_array_equal(tree.observed_data["y"].values, Y)
     np.testing.assert_array_equal(tree.predictions_constant_data["x_new"].values, X[:7])
     weight = tree.posterior["network.layers.0.weight"]

@@ -292,3 +292,32 @@ def test_empty_cells_are_named(houses, tmp_path):
     result = CliRunner().invoke(app, ["run", str(tmp_path / "gaps.csv"), "--target", "price"])
     assert result.exit_code == 2
     assert "column 'area' has 1 empty cells" in result.output
+    table.loc[3, "area"] = np.inf
+    table.to_csv(tmp_path / "gaps.csv", index=False)
+    result = CliRunner().invoke(app, ["run", str(tmp_path / "gaps.csv"), "--target", "price"])
+    assert result.exit_code == 2
+    assert "column 'area' has 1 infinite values" in result.output
+
+
+def test_truth_values_with_gaps_are_classes(houses, tmp_path, quick_fit):
+    table = pandas.read_csv(houses)
+    table["dear"] = (table.pop("price") > 300).astype(object)
+    table.loc[:4, "dear"] = None
+    table.to_csv(tmp_path / "dear.csv", index=False)
+    arguments = ["run", str(tmp_path / "dear.csv"), "--target", "dear", "--output"]
+    done = CliRunner().invoke(app, [*arguments, str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    found = pandas.read_csv(tmp_path / "run" / "predictions.csv")
+    assert list(found.columns) == ["row", "predicted", "p(False)", "p(True)"] and len(found) == 5
+    done = CliRunner().invoke(app, [*arguments, str(tmp_path / "dear.csv")])
+    assert done.exit_code == 2 and "is a file" in done.output
+
+
+def test_a_known_target_of_another_kind_is_no_score(houses, tmp_path, quick_fit):
+    asked = pandas.read_csv(houses).head(6).assign(price="?")
+    asked.to_csv(tmp_path / "asked.csv", index=False)
+    arguments = ["--target", "price", "--predict", str(tmp_path / "asked.csv"), "--output", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, ["run", str(houses), *arguments])
+    assert done.exit_code == 0, done.output
+    assert "column 'price' holds other values" in " ".join(done.output.split()) and "R²" not in done.output
+    assert len(pandas.read_csv(tmp_path / "run" / "predictions.csv")) == 6

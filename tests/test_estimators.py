@@ -416,3 +416,15 @@ def test_what_cannot_be_written_down_is_asked_for_again(tmp_path):
         sx.SmileRegressor.load(tmp_path / "model", prior=prior, likelihood=sx.likelihoods.Gaussian())
     loaded = sx.SmileRegressor.load(tmp_path / "model", prior=prior)
     np.testing.assert_array_equal(loaded.predict(x), model.predict(x))
+
+
+def test_a_fit_that_is_refused_leaves_the_model_as_it_was():
+    model = sx.SmileRegressor(**QUICK, warm_start=True, random_state=0).fit(X, Y)
+    before = model.predict(X)
+    with pytest.raises(ValueError, match="these are other data"):
+        model.fit(X[:, :2], Y)
+    np.testing.assert_array_equal(model.predict(X), before)
+    unfit = sx.SmileRegressor(likelihood="normal")
+    with pytest.raises(TypeError, match="likelihood must be"):
+        unfit.fit(X, Y)
+    assert not hasattr(unfit, "n_features_in_")

@@ -174,6 +174,8 @@ class TestClassification:
         assert metrics.accuracy(probs, y) == accuracy_score(y, probs.argmax(1))
         assert metrics.lppd(probs, y) == pytest.approx(-log_loss(y, probs, labels=range(4)))
         assert metrics.perplexity(probs, y) == pytest.approx(np.exp(log_loss(y, probs, labels=range(4))))
+        with pytest.raises(ValueError, match="y"):
+            metrics.perplexity(probs, [])
         by_class = [brier_score_loss(y == k, probs[:, k]) for k in range(4)]
         assert metrics.brier(probs, y) == pytest.approx(sum(by_class))
 

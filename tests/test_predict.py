@@ -539,3 +539,11 @@ def test_draws_without_their_result_are_told_from_members():
     other = jax.tree.map(lambda leaf: leaf[None], {**one, "network": mlp(3, 1, hidden=(5,)).init(jax.random.key(0))})
     with pytest.raises(ValueError, match=r"weight has shape \(1, 5, 3\) for \(member, ...\) of \(4, 3\)"):
         predict(posterior, other, np.ones((4, 3)))
+
+
+def test_samples_are_of_the_draws_that_were_chosen():
+    # As many samples as draws: some draws are chosen twice, and some not at all.
+    for seed in range(5):
+        key = jax.random.key(seed)
+        cached, streamed = (gaussian(max_memory=most)[0].sample(key, TOTAL) for most in (2**29, 0))
+        np.testing.assert_array_equal(cached, streamed)

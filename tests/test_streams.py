@@ -1,5 +1,6 @@
 """Batches from the host: the draws of rows on the device, read ahead, and taken up again where they were."""
 
+import functools
 import threading
 import time
 import warnings
@@ -109,7 +110,14 @@ def test_all_kinds_of_sources_and_sizes_of_pieces_give_the_same_batches():
 
     reference = run(sx.Stream(epochs, N)).draws
     lists = [batch for number in range(20) for batch in epochs(number)]
-    for source in (odd, Loader(), lists, lambda: iter(lists)):
+
+    def partial(epoch, seed=0):
+        return epochs(epoch + seed)
+
+    for source in (
+        odd, Loader(), lists, lambda: iter(lists), lambda: lists, lambda: Loader(), lambda epoch: list(epochs(epoch)),
+        partial, functools.partial(partial, seed=0), lambda epoch=7: epochs(epoch), lambda unused=3: lists,
+    ):  # fmt: skip
         np.testing.assert_array_equal(run(sx.Stream(source, N)).draws, reference)
 
 
@@ -217,3 +225,16 @@ def test_one_program_serves_all_blocks(monkeypatch):
         run(sx.Stream(epochs, N), sx.sgld(posterior, 1e-4))
     # The density at the start, the sampler's init, warm-up and sampling.
     assert len(compiled) == 4
+
+
+def test_a_source_of_several_arguments_is_refused():
+    with pytest.raises(TypeError, match="a function of the epoch's number or of nothing, got epoch, rows"):
+        sx.Stream(lambda epoch, rows: epochs(epoch), N)
+
+
+def test_data_frames_on_the_host_give_the_draws_of_arrays():
+    pd = pytest.importorskip("pandas")
+    index = np.random.default_rng(1).permutation(N)
+    frame, series = pd.DataFrame(X, columns=list("abc"), index=index), pd.Series(Y, index=index)
+    found = run(sx.Batches((frame, series), on_host=True)).draws
+    np.testing.assert_array_equal(found, run((X, Y)).draws)
