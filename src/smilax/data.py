@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smilax import threefry
-from smilax.shuffling import permuted
+from smilax.shuffling import BESIDE, permuted
 from smilax.streams import Stream, describe_transform
 
 
@@ -125,7 +125,7 @@ class Batches:
         elif not full:
             batch = self.take(data, self.rows(key, step, batch_size))
         if self.transform is not None:
-            batch = self.transform(jax.random.fold_in(jax.random.fold_in(key, step), 1), batch)
+            batch = self.transform(jax.random.fold_in(jax.random.fold_in(key, step), BESIDE), batch)
         return batch
 
     def take(self, data: Any, rows: jax.Array) -> Any:

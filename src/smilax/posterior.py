@@ -103,7 +103,14 @@ class Posterior:
     def _likelihoods(self, params: Any, batch: Any) -> jax.Array:
         """`log_likelihood` in the dtype of the parameters, whatever the data and the model's inside are of."""
         dtype = jnp.result_type(*jax.tree.leaves(params))
-        return jnp.asarray(self.log_likelihood(unpack(params), batch)).astype(dtype)
+        values = jnp.asarray(self.log_likelihood(unpack(params), batch)).astype(dtype)
+        examples = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(batch) if jnp.ndim(leaf)}
+        if values.ndim == 1 and len(examples) == 1 and len(values) not in examples:
+            raise ValueError(
+                "log_likelihood must return one value per example, shape (B,), got "
+                f"{len(values)} values for {examples.pop()} examples"
+            )
+        return values
 
     def _parts(self, log_prior: Any, log_likelihood: Any, weights: jax.Array | None) -> LogDensity:
         log_prior = jnp.asarray(log_prior)

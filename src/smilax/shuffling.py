@@ -9,6 +9,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Below this a sort is as fast, and exact; above it, eight rounds leave a pair's probability off by less than N⁻².
 SORT_LIMIT = 128
@@ -20,6 +21,10 @@ def _mix(x: jax.Array) -> jax.Array:
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)
+
+
+# What else a permutation's key is for takes the key folded with this: `jax.random.permutation` uses small numbers.
+BESIDE = np.uint32(2**32 - 1)
 
 
 def permuted(key: jax.Array, positions: jax.Array, num_rows: int) -> jax.Array:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from smilax.places import encode
+from smilax.shuffling import BESIDE
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +127,7 @@ class Stream:
         index = jax.numpy.asarray(step, jax.numpy.uint32) - first
         batch = jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), block)
         if self.transform is not None:
-            batch = self.transform(jax.random.fold_in(jax.random.fold_in(key, step), 1), batch)
+            batch = self.transform(jax.random.fold_in(jax.random.fold_in(key, step), BESIDE), batch)
         return batch
 
     def _epoch(self, number: int) -> Iterator:

@@ -8,7 +8,7 @@ import optax
 
 from smilax.ensemble.evaluation import mean_log_likelihood, take
 from smilax.packing import unpack
-from smilax.shuffling import permuted
+from smilax.shuffling import BESIDE, permuted
 from smilax.trees import where
 
 
@@ -57,6 +57,7 @@ class Trainer:
         steps = -(-num_rows // batch_size)
         epoch_key = jax.random.fold_in(member.key, epoch)
         positions = jnp.arange(steps * batch_size, dtype=jnp.int32) % num_rows
+        beside = jax.random.fold_in(epoch_key, BESIDE)
         rows = permuted(epoch_key, positions, num_rows).reshape(steps, batch_size)
 
         def step(carry, inputs):
@@ -64,7 +65,7 @@ class Trainer:
             number, rows = inputs
             batch = take(data, rows)
             if self.batches.transform is not None:
-                batch = self.batches.transform(jax.random.fold_in(epoch_key, number), batch)
+                batch = self.batches.transform(jax.random.fold_in(beside, number), batch)
             loss, gradient = jax.value_and_grad(self.loss)(params, batch)
             extra = {"value": loss, "grad": gradient, "value_fn": lambda params: self.loss(params, batch)}
             # Optax counts on NumPy's promotion; this holds while tracing, and only in this thread.

@@ -106,9 +106,12 @@ class LowRankEstimate:
         scale = jax.tree.map(lambda x: jnp.sqrt(jnp.maximum(x, jnp.finfo(x.dtype).tiny)), stats.variance)
         # What is left over of the old scale changes the subspace a little; the next rotation mends it.
         directions = _orthonormal(stats.image)
+        # Until there are draws: what the old directions knew, as far as the new ones are among them.
+        turn = _overlap(stats.directions, directions)
         return stats._replace(
             scale=scale,
             directions=directions,
+            along=turn.T @ stats.along @ turn,
             image=jax.tree.map(jnp.zeros_like, stats.image),
             draws=jnp.zeros((), jnp.int32),
         )
@@ -155,7 +158,15 @@ def _split(stats: LowRankStats) -> tuple[Any, Any, jax.Array]:
 
 
 def _gram(directions: Any) -> jax.Array:
-    parts = [jnp.tensordot(v, v, (tuple(range(v.ndim - 1)),) * 2) for v in jax.tree.leaves(directions)]
+    return _overlap(directions, directions)
+
+
+def _overlap(a: Any, b: Any) -> jax.Array:
+    """AᵀB."""
+    parts = [
+        jnp.tensordot(v, w, (tuple(range(v.ndim - 1)),) * 2)
+        for v, w in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    ]
     return jnp.sum(jnp.stack(parts), axis=0)
 
 

@@ -32,7 +32,8 @@ def damping(
     """
     ratio = noise_floor * posterior.num_data / batch_size
     known = [
-        jnp.maximum(ratio * tau.astype(mean.dtype), 0)
+        # NaN, of a prior that has none or does not say, is not positive either.
+        jnp.where(tau > 0, ratio * tau, 0).astype(mean.dtype)
         for tau, mean in zip(posterior.prior_precision(unpack(params)), means, strict=True)
     ]
     # A leaf may have neither a known prior precision nor noise of its own: it is damped like the others then.

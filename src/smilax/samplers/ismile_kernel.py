@@ -18,6 +18,7 @@ from smilax.noise import half_batch_gradients, rows
 from smilax.packing import all_packed, spread
 from smilax.posterior import Posterior
 from smilax.samplers.ismile_state import IsmileInfo, IsmileState
+from smilax.shuffling import permuted
 
 # Variance inflation per ε/L_eff that batch noise leaves behind where both kicks of a step share it (docs/theory.md).
 INFLATION = 0.32
@@ -61,7 +62,8 @@ def limits(kernel: Kernel, state: IsmileState, batch: Any) -> tuple[jax.Array, j
     rate = jnp.where(known, noise_factor(kernel, batch) / (2 * (size - 1) * state.scale), 0)
     # With c = 1, M/s is N/B times the Laplace precision, so this is the radius of that Gaussian.
     radius = jnp.sqrt(size * state.scale * (kernel.posterior.num_data / rows(batch)))
-    return rate, jnp.where(known, radius, jnp.inf)
+    # Without batch noise explicit noise is all there is, and M is the identity before it is known.
+    return rate, jnp.where(known | (noise_factor(kernel, batch) == 0), radius, jnp.inf)
 
 
 def whole_step(
@@ -72,6 +74,10 @@ def whole_step(
     noise_key, refresh_key = jax.random.split(key)
     rate, _ = limits(kernel, state, batch)
     f = noise_factor(kernel, batch)
+    if f == 0 and drawing:
+        # All rows come in their own order, and two parts of them would differ in the same direction every time.
+        order = permuted(noise_key, jnp.arange(rows(batch)), rows(batch))
+        batch = jax.tree.map(lambda x: x[order], batch)
     noise = None
     if f > 0 and kernel.matched_noise:
         amplitude = spread([jnp.sqrt(f * level) for level in state.damping], state.params)

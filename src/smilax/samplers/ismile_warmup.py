@@ -117,12 +117,13 @@ class Warmup:
         largest = jnp.sqrt(ratio / jnp.maximum(rate, jnp.finfo(dtype).tiny))
         tuner = state.tuner
         accepted = info.accepted > 0
-        if self.step_size is None:
-            after = variance_update(
-                self.rule, tuner, info.energy_error, accepted, trees.size(state.params), fraction.astype(dtype), largest
-            )
-            # A reject tells of the step size also where the energy error is not known.
-            tuner = trees.where(measured | ~accepted, after, tuner)
+        after = variance_update(
+            self.rule, tuner, info.energy_error, accepted, trees.size(state.params), fraction.astype(dtype), largest
+        )
+        if self.step_size is not None:
+            after = after._replace(log_step=tuner.log_step, anchor=tuner.anchor, average=tuner.average)
+        # A reject tells of the step size also where the energy error is not known.
+        tuner = trees.where(measured | ~accepted, after, tuner)
         state = state._replace(tuner=tuner, num_steps=state.num_steps + 1)
         times = jnp.asarray([*FACTORED_AT, 2.0], jnp.float32)
         due = (fraction >= times[state.factored]) & (state.num_steps >= LEAST_DRAWS)
@@ -170,7 +171,7 @@ class Warmup:
             velocity=velocity,
             geometry=factored.geometry,
             scale=factored.scale,
-            damping=factored.damping,
+            damping=factored.damping if self.kernel.matched_noise else state.damping,
             stats=stats,
             factored=state.factored + 1,
         )
