@@ -94,3 +94,20 @@ def test_bad_sources(arguments, message):
 def test_bad_batch_sizes(size, error, message):
     with pytest.raises(error, match=message):
         check_batch_size(size, sx.Batches(np.zeros(10)))
+
+
+def test_augmentation_does_not_depend_on_which_rows_are_drawn():
+    x = np.arange(20)
+    batches = sx.Batches(x, transform=lambda key, rows: (rows, jax.random.bernoulli(key)))
+    steps = 8000
+    rows, coin = jax.jit(jax.vmap(lambda t: batches.draw(x, jax.random.key(3), t, 5)))(jnp.arange(steps))
+    held = np.asarray(rows == 0).any(axis=1)
+    for chosen in (held, ~held):
+        assert abs(np.asarray(coin)[chosen].mean() - 0.5) < 4 * 0.5 / chosen.sum() ** 0.5
+
+
+def test_a_log_likelihood_of_another_length_is_refused():
+    for values in (lambda m, batch: jnp.sum(batch - m)[None], lambda m, batch: jnp.concatenate([batch, batch]) - m):
+        posterior = sx.Posterior(lambda m: -0.5 * m**2, values, num_data=20)
+        with pytest.raises(ValueError, match=r"one value per example, shape \(B,\), got \d+ values for 8 examples"):
+            posterior.log_density(jnp.zeros(()), jnp.arange(8.0))

@@ -234,3 +234,14 @@ def test_a_draw_of_no_weight_changes_nothing(name):
     stats = estimate.rotate(stats)
     ignored = estimate.update(stats, jax.tree.map(jnp.zeros_like, params), jnp.zeros((), params["b"].dtype))
     jax.tree.map(np.testing.assert_array_equal, ignored, stats)
+
+
+def test_directions_that_are_turned_describe_the_same_covariance():
+    stats = estimate_from("low_rank", jnp.zeros(12), draws_from(np.diag(np.arange(1.0, 13.0)), 300), rotations=(100,))[
+        1
+    ]
+    # As if the image of the directions were themselves, mixed: the new ones have the same span.
+    mixed = stats.directions @ jax.random.normal(jax.random.key(0), (6, 6))
+    turned = noise_estimate("low_rank", jnp.zeros(12), rank=6).rotate(stats._replace(image=mixed))
+    before, after = (s.directions @ s.along @ s.directions.T for s in (stats, turned))
+    np.testing.assert_allclose(after, before, atol=1e-4 * np.abs(before).max())

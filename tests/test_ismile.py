@@ -374,3 +374,65 @@ def test_all_data_in_a_batch_and_a_start_far_away():
     covariance = np.linalg.inv(x.T.astype(np.float64) @ x / sigma**2 + np.eye(4) / 100)
     draws = np.asarray(result.draws, np.float64).reshape(-1, 4)
     np.testing.assert_allclose(draws.var(0) / np.diag(covariance), 1, atol=0.15)
+
+
+def test_a_prior_of_unknown_precision_is_damped_like_the_others():
+    prior = sx.priors.by_path({"likelihood/*": sx.priors.Flat(), "*": sx.priors.Normal(0.0, 1.0)})
+    posterior = sx.bnn(sx.models.mlp(2, 1, hidden=(3,)), sx.likelihoods.Gaussian(), prior, num_data=N)
+    params = posterior.init(jax.random.key(0))
+    levels = np.array(damping(posterior, params, [jnp.ones(())] * 5, 40, 1.0, 0.0))
+    assert np.isfinite(levels).all() and (levels > 0).all()
+    result = sx.sample(
+        jax.random.key(1), sx.ismile(posterior), (X[:, :2], Y), params, num_chains=2, num_warmup=150, num_samples=50,
+        batch_size=40, progress_bar=False,
+    )  # fmt: skip
+    assert np.isfinite(result.info.step_size).all() and result.info.accepted.mean() > 0.5
+
+
+def test_a_full_batch_is_preconditioned_whatever_its_order():
+    # Rows in order of their target: the first half of them differs from the second in one direction above all.
+    order = np.argsort(Y)
+    result = sx.sample(
+        jax.random.key(0), sx.ismile(POSTERIOR, geometry="dense"), (X[order], Y[order]), jnp.zeros(D, jnp.float32),
+        num_chains=1, num_warmup=1500, num_samples=10, progress_bar=False,
+    )  # fmt: skip
+    geometry = jax.tree.map(lambda leaf: leaf[0], result.state.chains.geometry)
+    inverse = np.stack([np.asarray(geometry.precondition(e)) for e in jnp.eye(D)]).astype(np.float64)
+    values = np.linalg.eigvals(inverse @ np.linalg.inv(COVARIANCE)).real
+    assert values.max() / values.min() < 4
+
+
+def test_a_full_batch_has_explicit_noise_without_warm_up():
+    result = sx.sample(
+        jax.random.key(0), sx.ismile(POSTERIOR), (X, Y), jnp.zeros(D, jnp.float32), num_chains=2, num_warmup=0,
+        num_samples=10, progress_bar=False,
+    )  # fmt: skip
+    np.testing.assert_allclose(result.info.radius, D**0.5, rtol=1e-6)
+
+
+def test_a_fixed_step_size_is_measured_and_kept():
+    result = sx.sample(
+        jax.random.key(0), sx.ismile(POSTERIOR, step_size=0.005), (X, Y), jnp.zeros(D, jnp.float32), num_chains=2,
+        num_warmup=700, num_samples=10, batch_size=40, progress_bar=False,
+    )  # fmt: skip
+    np.testing.assert_allclose(result.warmup_info.step_size, 0.005, rtol=1e-6)
+    np.testing.assert_allclose(result.info.step_size, 0.005, rtol=1e-6)
+    tuner = result.state.chains.tuner
+    assert (tuner.blocks >= 20).all()
+    # What it says of the energy error is the average over blocks that it is documented to be.
+    assert (result.warmup_info.accepted == 1).all()
+    eevpd, begin = np.zeros(2), 0
+    for block, length in enumerate([10] * 20 + [50] * 10):
+        errors = result.warmup_info.energy_error[:, begin : begin + length].astype(np.float64)
+        eevpd += max(0.1, 1 / (block + 1)) * (errors.var(axis=1, ddof=1) / D - eevpd)
+        begin += length
+    np.testing.assert_allclose(tuner.eevpd, eevpd, rtol=1e-3)
+
+
+def test_noise_that_is_not_added_is_not_reported():
+    result = sx.sample(
+        jax.random.key(0), sx.ismile(POSTERIOR, matched_noise=False), (X, Y), jnp.zeros(D, jnp.float32), num_chains=1,
+        num_warmup=200, num_samples=10, batch_size=40, progress_bar=False,
+    )  # fmt: skip
+    assert result.state.chains.factored > 1
+    assert not any(np.any(level) for level in result.state.chains.damping)

@@ -115,7 +115,7 @@ def test_all_kinds_of_sources_and_sizes_of_pieces_give_the_same_batches():
         return epochs(epoch + seed)
 
     for source in (
-        odd, Loader(), lists, lambda: iter(lists), lambda: lists, lambda: Loader(), lambda epoch: list(epochs(epoch)),
+        odd, Loader(), lists, lambda: iter(lists), lambda: lists, lambda epoch: list(epochs(epoch)),
         partial, functools.partial(partial, seed=0), lambda epoch=7: epochs(epoch), lambda unused=3: lists,
     ):  # fmt: skip
         np.testing.assert_array_equal(run(sx.Stream(source, N)).draws, reference)
