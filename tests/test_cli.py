@@ -1,7 +1,9 @@
 import functools
+import json
 import os
 import subprocess
 import sys
+import warnings
 
 import jax
 import numpy as np
@@ -13,6 +15,7 @@ import smilax as sx
 from smilax import demo, estimators
 from smilax.cli import app
 from smilax.cli.app import keep_programs
+from smilax.estimators.regressor import SmileRegressor
 
 pytestmark = pytest.mark.once
 
@@ -109,6 +112,8 @@ def test_run_list_and_dry_run():
         (("uci-energy", "--sampler", "psmle"), "did you mean 'psmile'?"),
         (("uci-energy", "--set", "run.num_sample=3"), "did you mean 'num_samples'?"),
         (("uci-energy", "--seeds", "a"), "run.seeds: input should be a valid"),
+        (("uci-energy", "--seeds", "1,2,1"), "run.seeds: each seed has to come once, got [1, 2, 1]"),
+        (("uci-energy", "--seed", "5"), "seeds of an experiment are given by --seeds"),
         (("uci-energy", "--data-dir", "nowhere"), "holds no uci_tabular.npz"),
     ],
 )
@@ -221,7 +226,7 @@ def test_a_run_of_a_table_keeps_its_model_and_overwrites_nothing(houses, tmp_pat
         assert f"Model: runs/{name}/model" in done.output
     found = pandas.read_csv("runs/houses/predictions.csv")
     assert list(found.columns) == ["row", "mean (known)", "mean", "std", "lower", "upper"]
-    model = sx.SmileRegressor.load("runs/houses/model")
+    model = SmileRegressor.load("runs/houses/model")
     # One column for each of three towns, and the area.
     assert model.predict(np.zeros((1, 4))).shape == (1,)
     about = CliRunner().invoke(app, ["info", "runs/houses"])
@@ -277,6 +282,9 @@ def test_classes_of_a_table_for_the_rows_of_another(houses, tmp_path):
         (["--target", "price", "--dry-run"], "for experiments, not for tables"),
         (["--target", "price", "--task", "ranking"], "--task must be regression or classification, got 'ranking'"),
         (["--target", "town", "--task", "regression"], "column 'town' is no number"),
+        (["--target", "town", "--level", "0.5"], "column 'town' is taken as classes"),
+        (["--target", "price", "--max-seconds", "0.5"], "--max-seconds must be at least 1, got 0.5"),
+        (["--target", "price", "--output", "/dev/null/run"], "--output: /dev/null/run cannot be made: Not a directory"),
     ],
 )
 def test_tables_that_cannot_be_fitted(houses, arguments, message):
@@ -321,3 +329,95 @@ def test_a_known_target_of_another_kind_is_no_score(houses, tmp_path, quick_fit)
     assert done.exit_code == 0, done.output
     assert "column 'price' holds other values" in " ".join(done.output.split()) and "R²" not in done.output
     assert len(pandas.read_csv(tmp_path / "run" / "predictions.csv")) == 6
+
+
+DAYS = pandas.date_range("2020-01-01", periods=90)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: t.assign(sold=DAYS.strftime("%d.%m.%Y")),
+            "column 'sold' is text with 72 different values in 72 rows",
+        ),
+        (lambda t: t.assign(sold=DAYS), "column 'sold' holds dates or times"),
+        (lambda t: t.assign(price=DAYS), "--target: column 'price' holds dates or times"),
+        (
+            lambda t: t.assign(age=["?" if k == 7 else str(k % 9) for k in range(90)]),
+            "column 'age' holds numbers but for 1 of its cells ('?' in row 7)",
+        ),
+        (
+            lambda t: t.assign(price=[f"{x:.2f}" if k % 9 else "unknown" for k, x in enumerate(t["price"])]),
+            "--target: column 'price' holds numbers but for",
+        ),
+    ],
+)
+def test_columns_that_are_no_categories_are_named(houses, tmp_path, change, message):
+    change(pandas.read_csv(houses)).to_parquet(tmp_path / "changed.parquet")
+    arguments = ["run", str(tmp_path / "changed.parquet"), "--target", "price", "--output", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.output.split())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b,a,y\n1,2,3,4\n", "has several columns named 'a'"),
+        ("a;b;y\n1;2;3\n", "seems to be separated by semicolons, its one column is 'a;b;y'"),
+        ("Größe,y\n1,2\n".encode("latin-1"), "it has to be UTF-8"),
+    ],
+)
+def test_files_that_are_read_otherwise_than_meant_are_refused(tmp_path, text, message):
+    path = tmp_path / "t.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    result = CliRunner().invoke(app, ["run", str(path), "--target", "y"])
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
+def test_an_interrupted_fit_of_a_table_leaves_nothing_half_done(houses, tmp_path, quick_fit, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SmileRegressor, "fit", interrupted)
+    arguments = ["run", str(houses), "--target", "price", "--output", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 130 and "nothing is written" in done.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("default:interrupted")
+def test_draws_of_an_interrupted_fit_of_a_table_are_used_and_said_so(houses, tmp_path, quick_fit, monkeypatch):
+    fit = SmileRegressor.fit
+
+    def warned(self, *data):
+        warnings.warn("interrupted: 3 draws a chain were kept", stacklevel=1)
+        return fit(self, *data)
+
+    monkeypatch.setattr(SmileRegressor, "fit", warned)
+    arguments = ["run", str(houses), "--target", "price", "--output", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "interrupted: 3 draws a chain were kept: predictions and model are of these" in " ".join(done.output.split())
+    assert "taken as categories (values): 'town' (3)" in done.output
+    assert (tmp_path / "run" / "predictions.csv").exists()
+
+
+def test_report_and_resume_say_what_a_directory_is(tmp_path):
+    (tmp_path / "table").mkdir()
+    record = {
+        "table": "t.csv", "target": "y", "task": "regression", "rows": 9, "predicted": 1, "features": ["x"],
+        "lengths": {"num_chains": 1}, "seed": 0, "level": 0.9, "score": None, "seconds": 1.0,
+    }  # fmt: skip
+    (tmp_path / "table" / "table.json").write_text(json.dumps(record))
+    for command in ("report", "resume"):
+        done = CliRunner().invoke(app, [command, str(tmp_path / "table")])
+        assert done.exit_code == 2 and "is the run of a table" in " ".join(done.output.replace("│", "").split())
+    (tmp_path / "many" / "seed1" / "ismile").mkdir(parents=True)
+    (tmp_path / "many" / "experiment.json").write_text("{}")
+    (tmp_path / "many" / "seed1" / "ismile" / "manifest.json").write_text("{}")
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "many")])
+    assert done.exit_code == 2 and "many/seed1/ismile" in "".join(done.output.split())

@@ -254,6 +254,13 @@ print(json.dumps(model.predict(frame).tolist()))
         sx.SmileClassifier.load(tmp_path / "model")
     with pytest.raises(FileNotFoundError, match="holds no model"):
         sx.SmileRegressor.load(tmp_path)
+    # Names of arguments are those of the method that was called.
+    with pytest.raises(ValueError, match="quantiles must be probabilities strictly between 0 and 1"):
+        model.predict_quantiles(X, [0, 1])
+    with pytest.raises(TypeError, match="level must be a number, got '0.9'"):
+        model.predict_interval(X, level="0.9")
+    with pytest.raises(ValueError, match=r"y must be numbers, got \['a', 'b'\]"):
+        model.log_prob(X[:2], ["a", "b"])
     loaded = sx.SmileRegressor.load(tmp_path / "model").set_params(warm_start=True)
     with pytest.raises(ValueError, match="other data|loaded from a directory"):
         loaded.fit(frame, Y)
@@ -292,13 +299,20 @@ def test_columns_that_are_no_numbers_are_named():
 
 def test_another_fault_of_a_table_is_not_taken_for_text():
     frame = pd.DataFrame({"a": X[:, 0].astype(object), "b": np.where(np.arange(len(X)) == 3, np.nan, X[:, 1])})
-    with pytest.raises(ValueError, match="contains NaN"):
+    with pytest.raises(ValueError, match=r"columns \['b'\] of X have missing values"):
+        sx.SmileRegressor(**QUICK).fit(frame, Y)
+    frame["b"] = pd.array([None, *[True] * (len(X) - 1)], dtype="boolean")
+    with pytest.raises(ValueError, match=r"columns \['b'\] of X have missing values"):
         sx.SmileRegressor(**QUICK).fit(frame, Y)
 
 
 def test_targets_of_the_wrong_kind_are_named():
     with pytest.raises(ValueError, match="y holds text; it must be numbers, and for classes there is SmileClassifier"):
         sx.SmileRegressor(**QUICK).fit(X, ["low", "high"] * 30)
+    days = pd.Series(pd.date_range("2020-01-01", periods=len(X)))
+    for dates in (days, days.to_frame(), days.to_numpy(), days - days[0]):
+        with pytest.raises(ValueError, match="y holds dates or times"):
+            sx.SmileRegressor(**QUICK).fit(X, dates)
     with pytest.raises(ValueError, match="y has labels that cannot be sorted"):
         sx.SmileClassifier(**QUICK).fit(X, np.array(["low", None] * 30, object))
 
@@ -428,3 +442,13 @@ def test_a_fit_that_is_refused_leaves_the_model_as_it_was():
     with pytest.raises(TypeError, match="likelihood must be"):
         unfit.fit(X, Y)
     assert not hasattr(unfit, "n_features_in_")
+
+
+@pytest.mark.parametrize("unit", ["D", "us", "ns"])
+def test_classes_that_are_dates_are_saved(tmp_path, unit):
+    days = np.array(["2020-01-01", "2021-01-01"], f"datetime64[{unit}]")[np.arange(len(X)) % 2]
+    model = sx.SmileClassifier(**QUICK, random_state=0).fit(X, days)
+    model.save(tmp_path / "model")
+    loaded = sx.SmileClassifier.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    assert loaded.classes_.dtype == days.dtype

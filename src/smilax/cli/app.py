@@ -19,7 +19,7 @@ Start with `smilax demo`. Then `smilax run --list` shows the experiments that co
 --dry-run` what one would do, and `smilax run config.toml` runs your own.
 
 Exit codes: 0 done; 1 failed on the way; 2 a command, configuration or data that cannot be used; 130 interrupted, and
-`smilax resume` goes on.
+`smilax resume` goes on with experiments.
 """
 
 app = typer.Typer(name="smilax", help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None)

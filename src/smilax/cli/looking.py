@@ -12,7 +12,7 @@ from smilax.cli.tables import about_table
 @app.command()
 def info(
     run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A directory of `smilax run`, or one that holds draws.")
+        Path | None, typer.Argument(metavar="RUN", help="A directory of `smilax run`, or one that holds draws.")
     ] = None,
 ) -> None:
     """Show versions and devices; or what a run has done so far, and its results."""
@@ -84,10 +84,21 @@ def report(
     """
     check_folder(output)
     from smilax import load
-    from smilax.experiments.running import report_case
+    from smilax.experiments.running import RECORD, report_case
     from smilax.reporting import report as write
     from smilax.store import StoreError
 
+    if about_table(run) is not None:
+        raise typer.BadParameter(
+            f"{run} is the run of a table: sx.report(path, model.result_) writes the page of a model loaded in Python",
+            param_hint="RUN",
+        )
+    if (run / RECORD).exists():
+        cases = sorted(str(path.parent) for path in run.glob("*/*/manifest.json"))
+        raise typer.BadParameter(
+            f"{run} is an experiment; name one of its cases: {', '.join(cases) or 'none has draws yet'}",
+            param_hint="RUN",
+        )
     try:
         result = load(run)
     except StoreError as error:

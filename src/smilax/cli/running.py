@@ -1,5 +1,6 @@
 """`smilax run` and `smilax resume`."""
 
+import math
 import sys
 import warnings
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smilax.cli.app import INTERRUPTED, app, explained, refuse
-from smilax.cli.tables import MODEL, fit_table, is_table, new_folder
+from smilax.cli.tables import MODEL, about_table, fit_table, is_table, new_folder
 
 if TYPE_CHECKING:
     from smilax.experiments import Experiment
@@ -48,9 +49,13 @@ def run(
     predict: Annotated[
         Path | None, typer.Option(help="Of a table: another one, whose rows are predicted.", metavar="TABLE")
     ] = None,
-    level: Annotated[float, typer.Option(help="Of a table: share of outcomes that an interval holds.")] = 0.9,
-    max_seconds: Annotated[float | None, typer.Option(help="Of a table: time for the fit, about.", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="Of a table: seed of all random numbers.", min=0)] = 0,
+    level: Annotated[
+        float | None, typer.Option(help="Of a table: share of outcomes that an interval holds; 0.9 if not given.")
+    ] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Of a table: time for the fit, about; at least 1.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of a table: seed of all random numbers; 0 if not given.", min=0)
+    ] = None,
     show: Annotated[bool, typer.Option("--list", help="Show the experiments that come with smilax.")] = False,
 ) -> None:
     """Run an experiment: train a deep ensemble, draw from the posterior with each method, score, write a table.
@@ -85,7 +90,7 @@ def run(
     beside them, for sx.SmileRegressor.load or sx.SmileClassifier.load.
 
     Results of experiments are in results.csv in the directory of the run, which `smilax info` shows; Ctrl-C stops once
-    everything is on disk, and `smilax resume` goes on.
+    everything is on disk, and `smilax resume` goes on. Ctrl-C in the fit of a table keeps the draws there are by then.
     """  # noqa: D301 (the backslashes are for the formatter of the help)
     from smilax.experiments import load_experiment, run_experiment, shipped
 
@@ -100,17 +105,22 @@ def run(
             refuse(f"say which column of {source} to predict: --target COLUMN")
         if sampler or seeds or change or dry_run or size != "full" or data_dir:
             refuse("--sampler, --seeds, --size, --data-dir, --set and --dry-run are for experiments, not for tables")
-        if not 0 < level < 1:
+        if level is not None and not 0 < level < 1:
             refuse(f"--level must lie between 0 and 1, got {level}")
+        if max_seconds is not None and not 1 <= max_seconds < math.inf:
+            refuse(f"--max-seconds must be at least 1, got {max_seconds:g}")
         if task not in (None, "regression", "classification"):
             refuse(f"--task must be regression or classification, got {task!r}")
         where = new_folder(output, Path(source))
         with explained():
-            written = fit_table(Path(source), target, task, predict, level, max_seconds, seed, where)
+            written = fit_table(Path(source), target, task, predict, level, max_seconds, seed or 0, where)
         typer.echo(f"Predictions: {written}\nModel: {written.with_name(MODEL)}")
         return
-    if target is not None or predict is not None or task is not None:
-        refuse(f"--target, --task and --predict are for tables (.csv, .parquet), and {source} is none")
+    of_tables = {"target": target, "task": task, "predict": predict, "level": level, "max-seconds": max_seconds}
+    given = [f"--{name}" for name, value in (of_tables | {"seed": seed}).items() if value is not None]
+    if given:
+        hint = "; seeds of an experiment are given by --seeds" if given == ["--seed"] else ""
+        refuse(f"{', '.join(given)}: for tables (.csv, .parquet) only, and {source} is none{hint}")
     changes = list(change or [])
     if seeds is not None:
         changes.append(f"run.seeds=[{seeds}]")
@@ -131,7 +141,9 @@ def resume_run(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run of `smilax run`.")],
     data_dir: DataDir = None,
 ) -> None:
-    """Go on with a run that was interrupted or killed; what is done stays, and draws are those of an unbroken run."""
+    """Go on with an experiment that was interrupted or killed; what is done stays, draws are as of an unbroken run."""
+    if about_table(run) is not None:
+        refuse(f"{run} is the run of a table, which is done or not there: run the table again")
     from smilax.experiments import resume_experiment
 
     with explained(), _interruptible():

@@ -1,23 +1,23 @@
 """`smilax run table.csv --target column`: a fit, and a file of predictions with intervals, for who writes no Python."""
 
+import contextlib
 import json
+import os
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import typer
 
-from smilax.cli.app import refuse
+from smilax.cli.app import INTERRUPTED, refuse
+from smilax.cli.columns import READERS, are_classes, categories, import_pandas, is_number, known_rows, read_table
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-READERS = {".csv": "read_csv", ".parquet": "read_parquet", ".pq": "read_parquet"}
 # Of the rows with a target, where no others are to be predicted.
 HELD_OUT = 0.2
-# A column of text with more values than this is a name or a note, not a category.
-MOST_CATEGORIES = 50
+LEVEL = 0.9  # of intervals
 PREDICTIONS, RECORD, MODEL = "predictions.csv", "table.json", "model"
 
 
@@ -44,48 +44,53 @@ def fit_table(
     target: str,
     task: str | None,
     others: Path | None,
-    level: float,
+    level: float | None,
     max_seconds: float | None,
     seed: int,
     output: Path,
 ) -> Path:
     """Fits a column of a table by the others and writes predictions and model; says how good it is where it can."""
     begin = time.perf_counter()
-    table = _read(source)
-    repeated = table.columns[table.columns.duplicated()].tolist()
-    if repeated:
-        refuse(f"{source} has several columns named {', '.join(map(repr, repeated))}")
+    table = read_table(source)
     if target not in table.columns:
         refuse(f"--target: {source} has no column {target!r}; it has {', '.join(map(repr, table.columns))}")
-    rows = _known(table, target)
+    rows = known_rows(table, target)
     if len(rows) < 10:
         refuse(f"{source} has {len(rows)} rows with a value of {target!r}; at least 10 are needed")
     if others is not None:
-        train, asked = rows, _read(others)
+        train, asked = rows, read_table(others)
         missing = [name for name in rows.columns if name != target and name not in asked.columns]
         if missing:
             refuse(f"--predict: {others} lacks the columns {', '.join(map(repr, missing))}")
+        about = f"{len(asked)} rows of {others} are predicted"
     elif len(rows) < len(table):
         train, asked = rows, table[table[target].isna()].drop(columns=target)
-        typer.echo(f"{len(asked)} rows have no {target}: these are predicted")
+        about = f"{len(asked)} rows have no {target}: these are predicted"
     else:
         order = np.random.default_rng(seed).permutation(len(rows))
         cut = max(1, round(HELD_OUT * len(rows)))
         asked, train = rows.iloc[np.sort(order[:cut])], rows.iloc[np.sort(order[cut:])]
-        typer.echo(f"{cut} rows of {len(rows)} are held out and predicted")
+        about = f"{cut} rows of {len(rows)} are held out and predicted"
     known = target in asked.columns and bool(asked[target].notna().all())
     if known:
-        asked = _known(asked, target)
-        known = _is_number(asked[target]) == _is_number(train[target])
+        asked = known_rows(asked, target)
+        known = is_number(asked[target]) == is_number(train[target])
         if not known:
-            typer.echo(f"--predict: column {target!r} holds other values than that of {source}: no score")
+            about += f"; column {target!r} holds other values than that of {source}: no score"
     features = [name for name in rows.columns if name != target]
-    _check_features(train, asked, features)
-    classes = _is_classification(train[target], target, task)
-    encode, model = _pipeline(train, features, classes, max_seconds, seed)
-    model.fit(encode.fit_transform(train[features]), train[target].to_numpy())
-    output.mkdir(parents=True, exist_ok=True)
-    model.save(output / MODEL)
+    text = categories(train, asked, features)
+    classes = are_classes(train[target], target, task)
+    if classes and level is not None:
+        refuse(f"--level is for targets that are numbers, and column {target!r} is taken as classes")
+    level = LEVEL if level is None else level
+    encode, model = _pipeline(text, classes, max_seconds, seed)
+    with _written(output), _interruptible():
+        typer.echo(about)
+        if text:
+            each = (f"{name!r} ({train[name].nunique()})" for name in text)
+            typer.echo(f"taken as categories (values): {', '.join(each)}")
+        model.fit(encode.fit_transform(train[features]), train[target].to_numpy())
+        model.save(output / MODEL)
     inputs = encode.transform(asked[features])
     written = _classes(model, inputs) if classes else _numbers(model, inputs, level)
     score = None
@@ -94,7 +99,7 @@ def fit_table(
         score = _score(written, truth, level, classes)
         typer.echo(score)
         written = {f"{target} (known)" if target in (*written, "row") else target: truth, **written}
-    pandas = _pandas()
+    pandas = import_pandas()
     pandas.DataFrame(written, index=asked.index).to_csv(output / PREDICTIONS, index_label="row")
     record = {
         "table": str(source), "target": target, "task": "classification" if classes else "regression",
@@ -122,80 +127,46 @@ def about_table(run: Path) -> str | None:
     return "\n".join([*lines, *([record["score"]] if record["score"] else [])])
 
 
-def _pandas() -> Any:
+@contextlib.contextmanager
+def _written(output: Path) -> Iterator[None]:
+    """A directory to write to, looked at before there is anything to lose; if nothing was written it goes again."""
     try:
-        import pandas
-    except ImportError:
-        refuse("tables are read with pandas, which is not installed: pip install 'smilax[tables]'")
-    return pandas
-
-
-def _read(path: Path) -> "DataFrame":
-    if not path.is_file():
-        refuse(f"there is no file {path}")
-    if path.suffix.lower() not in READERS:
-        refuse(f"{path} is no table: its name has to end with {', '.join(READERS)}")
-    pandas = _pandas()
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        refuse(f"--output: {output} cannot be made: {error.strerror}")
+    if not os.access(output, os.W_OK):
+        refuse(f"--output: {output} cannot be written to")
     try:
-        return getattr(pandas, READERS[path.suffix.lower()])(path)
-    except (ValueError, ImportError, OSError) as error:
-        refuse(f"{path} cannot be read: {error}")
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            output.rmdir()
+        raise
 
 
-def _check_features(train: "DataFrame", asked: "DataFrame", features: list[str]) -> None:
-    if not features:
-        refuse("the table has no columns but the target")
-    for name in features:
-        gaps = int(train[name].isna().sum() + asked[name].isna().sum())
-        if gaps:
-            refuse(f"column {name!r} has {gaps} empty cells: fill them, or leave the column out of the file")
-        kinds = {_is_number(train[name]), _is_number(asked[name])}
-        if len(kinds) > 1:
-            refuse(f"column {name!r} holds numbers in one of the tables and text in the other")
-        if kinds == {True}:
-            infinite = int(np.isinf(train[name]).sum() + np.isinf(asked[name]).sum())
-            if infinite:
-                refuse(f"column {name!r} has {infinite} infinite values")
-        if kinds == {False} and train[name].nunique() > MOST_CATEGORIES:
-            refuse(
-                f"column {name!r} is text with {train[name].nunique()} different values, more than {MOST_CATEGORIES}: "
-                "leave it out of the file, or group its values"
-            )
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Says what is left of an interrupted fit; with draws it goes on, and without it ends the command."""
+    try:
+        # The warning says how many draws there are, and from where in Python it comes.
+        with warnings.catch_warnings(record=True) as caught:
+            yield
+    except KeyboardInterrupt as error:
+        typer.echo("Interrupted before there were draws: nothing is written.", err=True)
+        raise typer.Exit(INTERRUPTED) from error
+    for one in caught:
+        if str(one.message).startswith("interrupted"):
+            typer.echo(f"{one.message}: predictions and model are of these", err=True)
+        else:
+            warnings.showwarning(one.message, one.category, one.filename, one.lineno)
 
 
-def _known(table: "DataFrame", target: str) -> "DataFrame":
-    """The rows with a target, of which a column of truth values and gaps becomes one of truth values."""
-    rows = table[table[target].notna()]
-    return rows.assign(**{target: rows[target].infer_objects()})
-
-
-def _is_number(column: Any) -> bool:
-    return column.dtype.kind in "iufb"
-
-
-def _is_classification(column: Any, target: str, task: str | None) -> bool:
-    """Whether the target is a class: text and truth values are, unless told otherwise."""
-    number, values = column.dtype.kind in "iuf", column.nunique()
-    if task == "regression" and not number:
-        refuse(f"--task: column {target!r} is no number, so that it cannot be regression")
-    classes = task == "classification" or not number
-    if classes and values < 2:
-        refuse(f"--target: column {target!r} holds one class only")
-    if classes and (values > MOST_CATEGORIES or 2 * values > len(column)):
-        refuse(
-            f"--target: column {target!r} has {values} different values in {len(column)} rows, too many for classes"
-            + ("" if number else "; if they are to be numbers, some of its cells are not: remove units and separators")
-        )
-    return classes
-
-
-def _pipeline(train: "DataFrame", features: list[str], classes: bool, max_seconds: float | None, seed: int) -> Any:
+def _pipeline(text: list[str], classes: bool, max_seconds: float | None, seed: int) -> Any:
     from sklearn.compose import make_column_transformer
     from sklearn.preprocessing import OneHotEncoder
 
     from smilax.estimators import SmileClassifier, SmileRegressor
 
-    text = [name for name in features if not _is_number(train[name])]
     encode = make_column_transformer(
         (OneHotEncoder(drop="if_binary", handle_unknown="ignore", sparse_output=False), text), remainder="passthrough"
     )

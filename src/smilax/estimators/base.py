@@ -117,6 +117,11 @@ class SmileEstimator(BaseEstimator, ABC):
                     f"{name}: columns {unfit} of X are no numbers; encode them before, for example by "
                     "sklearn.preprocessing.OneHotEncoder in a Pipeline"
                 ) from error
+            if gaps := [column_name for column_name, column in _named_columns(X) if _has_gaps(column)]:
+                raise ValueError(
+                    f"{name}: columns {gaps} of X have missing values; fill them before, for example by "
+                    "sklearn.impute.SimpleImputer in a Pipeline"
+                ) from error
             raise
 
     def _checked_weight(self, sample_weight: Any, X: np.ndarray) -> np.ndarray | None:
@@ -275,16 +280,20 @@ class SmileEstimator(BaseEstimator, ABC):
         return read_model(Path(path), cls, own)
 
 
-def _columns_without_numbers(table: Any) -> list[str]:
+def _named_columns(table: Any) -> list[tuple[str, Any]]:
     """Of a data frame, whichever library it is of; none of anything else."""
     if not hasattr(table, "columns"):
         return []
     columns = [table.iloc[:, i] if hasattr(table, "iloc") else table[name] for i, name in enumerate(table.columns)]
-    return [str(name) for name, column in zip(table.columns, columns, strict=True) if not _holds_numbers(column)]
+    return [(str(name), column) for name, column in zip(table.columns, columns, strict=True)]
+
+
+def _columns_without_numbers(table: Any) -> list[str]:
+    return [name for name, column in _named_columns(table) if not _holds_numbers(column)]
 
 
 def _holds_numbers(column: Any) -> bool:
-    array = np.asarray(column)
+    array = np.asarray(column.dropna() if hasattr(column, "dropna") else column)
     if array.dtype.kind in "mMc":
         return False
     try:
@@ -292,6 +301,10 @@ def _holds_numbers(column: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def _has_gaps(column: Any) -> bool:
+    return hasattr(column, "isna") and bool(column.isna().any())
 
 
 def columns(array: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from smilax.estimators.base import SmileEstimator, all_or_nothing, columns
 from smilax.estimators.scaling import Scaling
 from smilax.estimators.settings import check_settings
 from smilax.likelihoods import Likelihood
+from smilax.samplers.base import check_number
 
 
 class SmileRegressor(RegressorMixin, SmileEstimator):
@@ -89,6 +90,8 @@ class SmileRegressor(RegressorMixin, SmileEstimator):
             raise ValueError(
                 "SmileRegressor: y holds text; it must be numbers, and for classes there is SmileClassifier"
             )
+        if any(dtype.kind in "mM" for dtype in _dtypes(y)):
+            raise ValueError("SmileRegressor: y holds dates or times; make numbers of them, in a unit of your choice")
         x, y = self._checked(X, y, reset=True, multi_output=True, y_numeric=True, ensure_min_samples=2)
         weight = self._checked_weight(sample_weight, x)
         targets = columns(np.asarray(y, np.float64))
@@ -143,12 +146,16 @@ class SmileRegressor(RegressorMixin, SmileEstimator):
         Returns:
             `(n_samples, n_quantiles)`; `(n_samples, n_quantiles, n_outputs)` for targets with two axes.
         """
+        asked = _numbers("quantiles", quantiles)
+        if asked.ndim > 1 or asked.size == 0 or not np.all((asked > 0) & (asked < 1)):
+            raise ValueError(f"quantiles must be probabilities strictly between 0 and 1, got {quantiles!r}")
         prediction, count = self._predicted(X)
-        found = prediction.quantile(np.atleast_1d(np.asarray(quantiles, np.float64)))
+        found = prediction.quantile(np.atleast_1d(asked))
         return np.moveaxis(self._in_units(found[:, :count], leading=1), 0, 1)
 
     def predict_interval(self, X: Any, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper end of the central interval that holds a new target with probability `level`."""
+        check_number("level", level)
         if not 0 < level < 1:
             raise ValueError(f"level must be strictly between 0 and 1, got {level!r}")
         both = self.predict_quantiles(X, [0.5 - level / 2, 0.5 + level / 2])
@@ -156,8 +163,8 @@ class SmileRegressor(RegressorMixin, SmileEstimator):
 
     def log_prob(self, X: Any, y: Any) -> np.ndarray:
         """The log predictive density of each sample's targets, in nats and the targets' own units, `(n_samples,)`."""
+        targets = columns(_numbers("y", y))
         prediction, count = self._predicted(X)
-        targets = columns(np.asarray(y, np.float64))
         if targets.shape != (count, self.n_outputs_):
             raise ValueError(f"y must have {count} rows and {self.n_outputs_} outputs, got shape {np.shape(y)}")
         standardised = self._units.apply(targets)
@@ -185,6 +192,19 @@ class SmileRegressor(RegressorMixin, SmileEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _numbers(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers, got {values!r}") from error
+
+
+def _dtypes(values: Any) -> list[np.dtype]:
+    """Of an array or a series, or of each column of a data frame."""
+    given: Any = getattr(values, "dtypes", None)
+    return list(given) if hasattr(given, "__iter__") else [np.asarray(values).dtype]
 
 
 def _holds_text(values: Any) -> bool:

@@ -37,11 +37,11 @@ def write_model(path: Path, estimator: Any) -> None:
         },
         "attributes": {name: state[name] for name in _JSON if name in state},
         "feature_names": [str(name) for name in state["feature_names_in_"]] if "feature_names_in_" in state else None,
-        "classes": None if classes is None else {"dtype": classes.dtype.str, "values": classes.tolist()},
+        "classes": None if classes is None else _written_classes(classes),
         "leaves": list(estimator.draws_),
     }
-    path.mkdir(parents=True, exist_ok=True)
     text = json.dumps(described, indent=1, default=_number, allow_nan=False)
+    path.mkdir(parents=True, exist_ok=True)
     write_shard(path, ARRAYS, arrays)
     (path / SETTINGS).write_text(text + "\n", encoding="utf-8")
 
@@ -81,9 +81,16 @@ def read_model(path: Path, cls: type, own: dict[str, Any]) -> Any:
         state["feature_names_in_"] = np.asarray(described["feature_names"], object)
     if described["classes"] is not None:
         dtype = np.dtype(described["classes"]["dtype"])
-        state["classes_"] = np.asarray(described["classes"]["values"], dtype)
+        plain = np.int64 if dtype.kind in "mM" else dtype
+        state["classes_"] = np.asarray(described["classes"]["values"], plain).astype(dtype)
     vars(estimator).update(state, _settings=model_settings(estimator))
     return estimator
+
+
+def _written_classes(classes: np.ndarray) -> dict[str, Any]:
+    # Dates by how far they are from 1970, in their own unit.
+    plain = classes.astype(np.int64) if classes.dtype.kind in "mM" else classes
+    return {"dtype": classes.dtype.str, "values": plain.tolist()}
 
 
 class _Own:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 class Section(BaseModel):
@@ -59,10 +59,18 @@ class WarmStart(Section):
     objective: Literal["likelihood", "posterior"] = "likelihood"
 
 
+def _different(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("each seed has to come once")
+    return seeds
+
+
 class Run(Section):
     """`[run]`: chains and steps."""
 
-    seeds: list[NonNegativeInt] = Field([1], min_length=1, description="each has its own split, warm start and chains")
+    seeds: Annotated[list[NonNegativeInt], AfterValidator(_different)] = Field(
+        [1], min_length=1, description="each has its own split, warm start and chains"
+    )
     num_chains: PositiveInt = Field(8, description="also the number of ensemble members")
     num_warmup: NonNegativeInt = Field(5000, description="steps of warm-up per chain")
     num_samples: PositiveInt = Field(10_000, description="steps after it")
