@@ -317,3 +317,17 @@ def test_text_says_what_is_wrong(tmp_path):
     file.write_bytes(b"")
     with pytest.raises(ValueError, match="the train part of .* has 0 characters"):
         sx.datasets.text(file)
+
+
+def test_images_are_turned_as_they_were_held_and_deep_ones_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    halves = np.zeros((8, 8, 3), np.uint8)
+    halves[4:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(halves).save(tmp_path / "a" / "held.png", exif=exif)
+    loaded = sx.datasets.image_folder(tmp_path, 8)
+    np.testing.assert_array_equal(loaded.x[0], halves[::-1])
+    Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(tmp_path / "a" / "deep.png")
+    with pytest.raises(ValueError, match="deep.png has more than 8 bits a pixel"):
+        sx.datasets.image_folder(tmp_path, 8)

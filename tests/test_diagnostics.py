@@ -449,3 +449,26 @@ def test_the_example_of_the_documentation_runs(capsys):
     # Every row that there can be is explained.
     explained = set(re.findall(r"^\*\*(.*?)\.\*\*", page, flags=re.MULTILINE))
     assert {row.name for row in scope["diagnosis"].rows} <= explained
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("likelihood", "shape"), [("Bernoulli", (9,)), ("Bernoulli", (9, 2)), ("Categorical", (9,))])
+def test_what_chains_have_to_agree_about(likelihood, shape):
+    # Outputs differ by a constant for all classes or labels: of classes that is nothing, of labels everything.
+    def apply(p, x):
+        return p["b"] + 0 * x[:, :1] * jnp.ones((1, outputs))
+
+    outputs = 3 if likelihood == "Categorical" else int(np.prod(shape[1:]))
+    network = sx.Network(lambda key: {"b": jnp.zeros(())}, apply)
+    posterior = sx.bnn(network, getattr(sx.likelihoods, likelihood)(), sx.priors.Normal(0.0, 1.0), 9)
+    draws = {"network": {"b": RNG.normal(size=(2, 10)) + np.array([[0.0], [10.0]])}}
+    values = watched_of(draws, posterior, np.ones((9, 1), np.float32))
+    assert values.shape == (2, 10, 9 * outputs)
+    apart = np.abs(values[0].mean(0) - values[1].mean(0))
+    np.testing.assert_allclose(apart, 0 if likelihood == "Categorical" else 10, atol=2)
+
+
+def watched_of(draws, posterior, inputs):
+    config = {"num_params": 1}
+    result = sx.Result(draws, None, None, None, config, 0.0, False)
+    return watched(result, posterior, None, 9, inputs).values

@@ -9,6 +9,7 @@ from smilax.data import Batches
 from smilax.ensemble import train_ensemble
 from smilax.likelihoods import Categorical, Gaussian, StudentT
 from smilax.models import lenet, mlp
+from smilax.network import Network
 from smilax.posterior import Posterior
 from smilax.priors import Flat, Normal
 
@@ -289,3 +290,35 @@ def test_the_default_batch_is_all_of_few_rows():
     default = train_ensemble(jax.random.key(0), posterior, (x, x[:, 0]), **settings)
     whole = train_ensemble(jax.random.key(0), posterior, (x, x[:, 0]), batch_size=20, **settings)
     jax.tree.map(np.testing.assert_array_equal, default, whole)
+
+
+@pytest.mark.once
+def test_scales_and_shapes_are_of_transformed_rows(key):
+    # Raw rows are whole numbers that the network cannot take.
+    def transform(key, batch):
+        return jax.nn.one_hot(batch[0], 3, dtype=DTYPE), *batch[1:]
+
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(3, size=N)
+    y = (100.0 * kinds + 0.5 * rng.normal(size=N)).astype(DTYPE)
+    posterior = bnn(mlp(3, 1, hidden=()), Gaussian(), Normal(), N)
+    batches = Batches((kinds.astype(np.uint8), y), transform=transform)
+    members = train_ensemble(key, posterior, batches, num_members=2, max_epochs=60, optimizer=optax.adam(1.0))
+    outputs = jax.vmap(lambda p: posterior.outputs(p, jax.nn.one_hot(kinds, 3, dtype=DTYPE)))(members)
+    wanted = np.log(np.sqrt(np.mean((np.asarray(outputs)[..., 0] - y) ** 2, axis=1)))
+    np.testing.assert_allclose(members["likelihood"]["log_scale"], wanted, rtol=1e-4, atol=1e-4)
+    # They are looked at after the transform, targets all of them.
+    with pytest.raises(ValueError, match=r"x must have shape \(B, 4\), got \(32, 3\)"):
+        train_ensemble(key, bnn(mlp(4, 1), Gaussian(), Normal(), N), batches)
+    labels = np.where(np.arange(N) == N - 1, 7, kinds)
+    wrong = Batches((kinds.astype(np.uint8), labels), transform=transform)
+    with pytest.raises(ValueError, match=r"labels must be 0 to 2 for 3 outputs, but y\[\d+\] is 7"):
+        train_ensemble(key, bnn(mlp(3, 3), Categorical(), Normal(), N), wrong)
+
+
+def test_lists_and_networks_of_several_outputs_are_named(key):
+    with pytest.raises(ValueError, match="numbers of a list count as such"):
+        train_ensemble(key, linear(), TRAIN, (X[:3], [0.0, 1.0, 2.0]))
+    network = Network(lambda key: {"w": jnp.zeros(3, DTYPE)}, lambda p, x: (x @ p["w"], x))
+    with pytest.raises(TypeError, match="the network must return one array, got a tuple"):
+        train_ensemble(key, bnn(network, Gaussian(), Normal(), N), TRAIN)

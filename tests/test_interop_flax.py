@@ -179,3 +179,73 @@ def test_classes_and_built_modules_are_told_apart():
         sx.from_flax(nn.Dense, np.ones((1, 3)))
     with pytest.raises(TypeError, match="got a Linear: give lambda rngs: module"):
         sx.from_flax(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+
+
+class Recurrent(nnx.Module):
+    """A recurrent network, whose calls count in a random generator that no output depends on."""
+
+    def __init__(self, rngs):
+        self.cells, self.out = nnx.RNN(nnx.LSTMCell(3, 4, rngs=rngs)), nnx.Linear(4, 1, rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(self.cells(x)[:, -1])
+
+
+class Counting(nnx.Module):
+    """What it says changes from call to call."""
+
+    def __init__(self, rngs):
+        self.out, self.calls = nnx.Linear(3, 1, rngs=rngs), nnx.Variable(jnp.zeros(()))
+
+    def __call__(self, x):
+        self.calls[...] += 1
+        return self.out(x) * self.calls[...]
+
+
+class Noisy(nnx.Module):
+    def __init__(self, rngs):
+        self.out, self.rngs = nnx.Linear(3, 1, rngs=rngs), rngs
+
+    def __call__(self, x):
+        return self.out(x) + jax.random.normal(self.rngs.noise(), (len(x), 1))
+
+
+class Indexed(nnx.Module):
+    def __init__(self, rngs):
+        self.out, self.index = nnx.Linear(3, 1, rngs=rngs), nnx.Param(jnp.arange(3))
+
+    def __call__(self, x):
+        return self.out(x[:, self.index[...]])
+
+
+def test_recurrent_networks_are_those_of_flax(key):
+    network = sx.from_flax(lambda rngs: Recurrent(rngs))
+    params, x = network.init(key), jnp.asarray(np.stack([X, X + 1], axis=1))
+    by_itself = Recurrent(nnx.Rngs(key))(x)
+    for _ in range(2):
+        np.testing.assert_allclose(jax.jit(network.apply)(params, x), by_itself, rtol=1e-5, atol=1e-6)
+    slope = jax.grad(lambda p: network.apply(p, x).sum())(params)
+    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(slope["out"]))
+
+
+def test_a_call_finds_things_as_they_were_built(key):
+    network = sx.from_flax(lambda rngs: Counting(rngs))
+    params = network.init(key)
+    first = network.apply(params, X)
+    np.testing.assert_array_equal(network.apply(params, X), first)
+    np.testing.assert_allclose(jax.jit(network.apply)(params, X), first, rtol=1e-6)
+
+
+def test_a_call_that_draws_random_numbers_is_refused(key):
+    network = sx.from_flax(lambda rngs: Noisy(rngs))
+    with pytest.raises(ValueError, match="Noisy draws random numbers when it is called"):
+        jax.jit(network.apply)(network.init(key), X)
+    with pytest.raises(ValueError, match="Noisy draws random numbers when it is called"):
+        sx.from_flax(lambda rngs: Noisy(rngs), X)
+
+
+def test_whole_numbers_are_no_parameters(key):
+    with pytest.raises(ValueError, match="no floating-point numbers, index: freeze them"):
+        sx.from_flax(lambda rngs: Indexed(rngs), X)
+    network = sx.from_flax(lambda rngs: Indexed(rngs), X, frozen=lambda path, leaf: path == "index")
+    assert list(network.init(key)) == ["out"]

@@ -226,6 +226,8 @@ def test_gpt_makes_no_token_of_what_is_none():
     network, params = tiny("gpt")
     out = network.apply(params, jnp.array([[0, 1, 4, 2], [0, 1, 5, 2]], jnp.uint8))
     assert np.isfinite(out[0]).all() and np.isnan(out[1, 2]).all()
+    padded = network.apply(params, jnp.array([[0, -1, 4, 2]]))
+    assert np.isnan(padded[0, 1]).all()
 
 
 def test_starts(key):

@@ -1,5 +1,7 @@
 """What the figures show is what the metrics say."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import matplotlib.style
@@ -148,7 +150,9 @@ def test_trace_by_hand(result):
     # A record per warm-up step, and one per two steps after: stretches of ten steps.
     np.testing.assert_array_equal(steps, [10, 20, 30, 40, 50, 60])
     warm, drawn = (np.asarray(info.log_density, np.float64)[1] for info in (result.warmup_info, result.info))
-    wanted = [*warm.reshape(2, 10).mean(1), *drawn.reshape(4, 5).mean(1)]
+    # As many records in each.
+    some = np.linspace(0, 9, 5).round().astype(int)
+    wanted = [*warm.reshape(2, 10)[:, some].mean(1), *drawn.reshape(4, 5).mean(1)]
     np.testing.assert_allclose(axes.lines[1].get_ydata(), wanted)
     axes = sx.plots.trace(result, "energy_error", points=6)
     energy = np.asarray(result.info.energy_error, np.float64)[0].reshape(4, 5)
@@ -283,3 +287,56 @@ def test_bad_input_is_named(regression, result):
         sx.plots.rhat({})
     with pytest.raises(TypeError, match="lppd_by_draws needs a Prediction, got int"):
         sx.plots.lppd_by_draws(3, y)
+
+
+def test_coverage_of_calibrated_counts_is_in_its_band():
+    # One draw, so that the predictive distribution is a Poisson of known rate; its intervals hold more than they claim.
+    rate, rows = 0.7, 4000
+    network = sx.Network(
+        lambda key: {"log_rate": jnp.full((), np.log(rate))}, lambda p, x: p["log_rate"] + 0 * x[:, :1]
+    )
+    posterior = sx.bnn(network, sx.likelihoods.Poisson(), sx.priors.Normal(0.0, 1.0), num_data=rows)
+    members = jax.vmap(posterior.init)(jax.random.split(jax.random.key(0), 1))
+    prediction = sx.predict(posterior, members, np.zeros((rows, 1), np.float32))
+    y = np.random.default_rng(0).poisson(rate, rows)
+    assert sx.metrics.coverage(prediction, y, 0.5) > 0.8
+    line = sx.plots.coverage({"a": prediction}, y).lines[1]
+    level, observed = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+    np.testing.assert_array_less(np.abs(observed - level), 3 * np.sqrt(level * (1 - level) / rows))
+    # And of a rate that is not theirs it is not.
+    wrong = np.asarray(sx.plots.coverage({"a": prediction}, 3 * y).lines[1].get_ydata())
+    assert np.abs(wrong - level).max() > 0.1
+
+
+def test_uncertainty_of_sequences_is_one_curve():
+    network = sx.models.gpt(vocab_size=5, context=6, layers=1, heads=1, width=4)
+    posterior = sx.bnn(network, sx.likelihoods.Categorical(), sx.priors.Normal(0.0, 1.0), num_data=7)
+    members = jax.vmap(posterior.init)(jax.random.split(jax.random.key(0), 3))
+    prediction = sx.predict(posterior, members, np.zeros((7, 6), np.int32))
+    lines = sx.plots.uncertainty({"a": prediction}, {"a": prediction}).lines
+    assert len(lines) == 2 and len(lines[0].get_xdata()) == 42
+    assert (np.diff(lines[0].get_xdata()) >= 0).all()
+
+
+def test_energy_errors_of_warm_up_alone(result):
+    unknown = np.full_like(np.asarray(result.info.energy_error), np.nan)
+    warm = np.asarray(result.warmup_info.energy_error).copy()
+    warm[:, ::2] = 0
+    changed = replace(
+        result,
+        info=result.info._replace(energy_error=unknown),
+        warmup_info=result.warmup_info._replace(energy_error=warm),
+    )
+    axes = sx.plots.trace(changed, "energy_error", points=4)
+    assert axes.get_title() == "Energy error in warm-up" and axes.get_xlim()[1] == 20
+    assert axes.get_yscale() == "log"
+    measured = warm[0].reshape(4, 5).astype(np.float64)
+    wanted = [np.sqrt((part[part != 0] ** 2).mean()) for part in measured]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), wanted)
+
+
+def test_targets_that_are_not_finite_are_refused(regression):
+    prediction, y = regression
+    for plot in (lambda y: sx.plots.coverage({"a": prediction}, y), lambda y: sx.plots.intervals(prediction, y)):
+        with pytest.raises(ValueError, match="y"):
+            plot(np.where(np.arange(40) == 3, np.nan, y))

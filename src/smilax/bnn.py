@@ -104,6 +104,10 @@ class NetworkPosterior(Posterior):
             if (weight < 0).any():
                 raise ValueError(f"weight must not be negative, but {at_first('weight', weight < 0)} is")
 
+    def check_targets(self, y: np.ndarray, x: Any) -> None:
+        """Checks targets, a host array, against the network's outputs for inputs like `x` of any number of rows."""
+        self.likelihood.check(y, (len(y), *self._output_shape(x)[1:]))
+
     def _output_shape(self, x: Any) -> tuple[int, ...]:
         def struct(leaf):
             leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
@@ -174,6 +178,8 @@ def _outputs(network: Network, params: Any, x: Any) -> jax.Array:
     A network may compute in bfloat16; a likelihood of so few digits, with targets rounded to them, is another one.
     """
     outputs = network.apply(params["network"], x)
+    if not hasattr(outputs, "dtype"):
+        raise TypeError(f"the network must return one array, got a {type(outputs).__name__}")
     narrow = jnp.issubdtype(outputs.dtype, jnp.floating) and jnp.finfo(outputs.dtype).bits < 32
     return outputs.astype(jnp.float32) if narrow else outputs
 

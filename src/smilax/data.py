@@ -65,7 +65,10 @@ class Batches:
             raise ValueError("data holds no arrays")
         lengths = [np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in leaves]
         if None in lengths:
-            raise ValueError("data: every array needs a leading axis of rows, got a scalar")
+            raise ValueError(
+                "data: every array needs a leading axis of rows, got a scalar (the numbers of a list count as such: "
+                "np.asarray makes an array of it)"
+            )
         if len(set(lengths)) > 1:
             raise ValueError(f"data: arrays have different numbers of rows: {lengths}")
         if lengths[0] == 0:

@@ -19,6 +19,8 @@ from smilax.structure import leaf_paths
 
 # Of rows that stay on the host so many are looked at.
 CHECKED_ROWS = 10_000
+# Of transformed rows so many.
+TRANSFORMED_ROWS = 32
 # Relative, of one row's log likelihood computed twice by the same program, some of which may be in bfloat16.
 ROUNDING = 1e-3
 
@@ -35,15 +37,16 @@ def check_lengths(num_warmup: Any, num_samples: Any, thinning: Any) -> tuple[int
     return num_warmup, num_samples, thinning
 
 
-def check_data(posterior: Posterior, batches: Batches | Stream) -> None:
+def check_data(posterior: Posterior, batches: Batches | Stream, name: str = "data") -> None:
     """Checks the arrays against each other, for finite values, and against `posterior.num_data`.
 
-    Of a stream the first batch is looked at, of rows that stay on the host a spread of them.
+    Of a stream the first batch is looked at, of rows that stay on the host a spread of them. What a transform makes of
+    the first batch has to suit the network, and the rows themselves only have to be finite.
     """
     if batches.num_rows != posterior.num_data:
         raise ValueError(
-            f"posterior.num_data = {posterior.num_data}, but data has {batches.num_rows} rows; the likelihood would be "
-            "scaled wrongly"
+            f"posterior.num_data = {posterior.num_data}, but {name} has {batches.num_rows} rows; the likelihood would "
+            "be scaled wrongly"
         )
     if isinstance(batches, Stream):
         data, whole = batches.first(None), False
@@ -52,12 +55,23 @@ def check_data(posterior: Posterior, batches: Batches | Stream) -> None:
         data, whole = jax.tree.map(lambda x: np.asarray(x[::step]), batches.data), step == 1
     else:
         data, whole = batches.data, True
+    transformed = isinstance(batches, Batches) and batches.transform is not None
     check = getattr(posterior, "check_data", None)
-    if check is not None:
-        check(data, whole=whole)
+    if check is not None and not transformed:
+        check(data, name=name, whole=whole)
         return
     for path, leaf in jax.tree_util.tree_leaves_with_path(data):
-        check_finite(f"data{jax.tree_util.keystr(path)}", np.asarray(leaf))
+        check_finite(f"{name}{jax.tree_util.keystr(path)}", np.asarray(leaf))
+    if check is not None and isinstance(batches, Batches):
+        first = batches.first(min(TRANSFORMED_ROWS, batches.num_rows))
+        check(first, name=f"the transform of {name}", whole=False)
+        if isinstance(posterior, NetworkPosterior) and _shapes_of_rows(first[1]) == _shapes_of_rows(data[1]):
+            # Targets are what they were: all are looked at.
+            posterior.check_targets(np.asarray(data[1]), first[0])
+
+
+def _shapes_of_rows(tree: Any) -> list[tuple]:
+    return [(np.shape(leaf)[1:], jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in jax.tree.leaves(tree)]
 
 
 def chain_params(params: Any, num_chains: int | None) -> tuple[Any, int]:

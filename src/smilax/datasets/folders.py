@@ -80,11 +80,14 @@ def class_files(path: Path) -> dict[str, list[Path]]:
 
 
 def _square(file: Path, size: int, grey: bool) -> np.ndarray:
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(file) as opened:
-            image = opened.convert("L" if grey else "RGB")
+            if opened.mode.startswith(("I", "F")):
+                raise ValueError(f"{file} has more than 8 bits a pixel (mode {opened.mode}): convert it to 8")
+            # Cameras store how they were held beside the pixels.
+            image = ImageOps.exif_transpose(opened).convert("L" if grey else "RGB")
     except OSError as error:
         raise ValueError(f"{file} cannot be read as an image ({error})") from error
     side = min(image.size)

@@ -66,11 +66,8 @@ def _outputs(result: Any, posterior: NetworkPosterior, inputs: Any) -> np.ndarra
     for start in range(0, stream.total, stream.draw_block):
         block = stream.draw_at(np.arange(start, min(start + stream.draw_block, stream.total)))
         (rows,) = stream.row_slices()
-        outputs = np.asarray(block.outputs(rows), np.float64)[: block.num_draws]
-        if posterior.likelihood.kind == "classification" and outputs.ndim > 2:
-            # Logits have an offset that no prediction depends on.
-            peak = outputs.max(-1, keepdims=True)
-            outputs = outputs - peak - np.log(np.sum(np.exp(outputs - peak), axis=-1, keepdims=True))
+        identified = posterior.likelihood.identified(jnp.asarray(block.outputs(rows)))
+        outputs = np.asarray(identified, np.float64)[: block.num_draws]
         outputs = outputs.reshape(len(outputs), -1)
         some = np.linspace(0, outputs.shape[1] - 1, min(outputs.shape[1], MOST_QUANTITIES)).round().astype(int)
         pieces.append(outputs[:, some])

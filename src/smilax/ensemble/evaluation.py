@@ -39,19 +39,30 @@ def mean_log_likelihood(posterior, params, data):
     return jnp.sum(jax.lax.map(block, _blocks(num_rows))) / num_rows
 
 
-def fit_residuals(posterior, members, data):
-    """The likelihood's parameters of largest likelihood for each member's residuals."""
+def fit_residuals(posterior, members, data, transform=None):
+    """The likelihood's parameters of largest likelihood for each member's residuals, on rows as `transform` makes them.
+
+    They are transformed once, by a fixed key: what the network has learnt from may be nothing like the raw rows.
+    """
     num_rows = _num_rows(data)
 
     def one(params, data):
         rows, _ = _blocks(num_rows)
-        outputs = jax.lax.map(lambda rows: posterior.outputs(params, take(data[0], rows)), rows)
-        outputs = outputs.reshape(-1, *outputs.shape[2:])[:num_rows]
-        return posterior.likelihood.fit_residual(params["likelihood"], outputs, *data[1:])
+
+        def block(inputs):
+            rows, number = inputs
+            batch = take(data, rows)
+            if transform is not None:
+                batch = transform(jax.random.fold_in(jax.random.key(0), number), batch)
+            return posterior.outputs(params, batch[0]), tuple(batch[1:])
+
+        blocks = jax.lax.map(block, (rows, jnp.arange(len(rows), dtype=jnp.uint32)))
+        outputs, targets = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_rows], blocks)
+        return posterior.likelihood.fit_residual(params["likelihood"], outputs, *targets)
 
     fit = compiled(
         posterior,
-        "residuals",
+        ("residuals", transform),
         lambda: jax.jit(lambda members, data: jax.lax.map(lambda params: one(params, data), members)),
         members, data,
         quick=True,

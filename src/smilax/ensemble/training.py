@@ -76,7 +76,8 @@ def train_ensemble(
         key: a JAX random key.
         posterior: from `sx.bnn`; any other `Posterior` as well if `init_params` is given.
         train: the training data, `(x, y)` or `(x, y, weight)`, or an `sx.Batches`, whose `transform` is then used.
-        valid: validation data in the same form as `train`; None: no early stopping, the last parameters are kept.
+        valid: validation data, `(x, y)` or `(x, y, weight)` as the network takes them: no transform is applied. None:
+            no early stopping, the last parameters are kept.
         num_members: how many; by default 8, or as many as `init_params` has.
         optimizer: any Optax optimiser; by default `optax.adamw(1e-2, weight_decay=5e-3)`, the paper's.
         max_epochs: the most passes over the data. Every row is visited in every epoch; the last batch is completed with
@@ -165,7 +166,7 @@ def train_ensemble(
     _check_members(states, history)
     members = _unpacked(states.best)
     if isinstance(posterior, NetworkPosterior) and posterior.likelihood.learned:
-        members = {**members, "likelihood": fit_residuals(posterior, members, data)}
+        members = {**members, "likelihood": fit_residuals(posterior, members, data, batches.transform)}
     return (members, history) if return_history else members
 
 
@@ -175,13 +176,19 @@ _unpacked = jax.jit(jax.vmap(unpack))
 
 def _check_data(posterior: Posterior, train: Any, valid: Any) -> Batches:
     """The training data as shuffled epochs, once both data sets have passed."""
+    raw = not isinstance(train, Batches)
     if isinstance(posterior, NetworkPosterior):
-        posterior.check_data(train.data if isinstance(train, Batches) else train, name="train")
+        if raw:
+            posterior.check_data(train, name="train")
         if valid is not None:
             posterior.check_data(valid, name="valid", whole=False)
+    if valid is not None:
+        # Refuses what has no rows, as lists.
+        valid = Batches(valid).data
     batches = replace(on_device("train", train), order="epochs", replacement=False)
+    if not isinstance(posterior, NetworkPosterior) or not raw:
+        check_data(posterior, batches, name="train")
     if not isinstance(posterior, NetworkPosterior):
-        check_data(posterior, batches)
         for path, leaf in jax.tree_util.tree_leaves_with_path(valid):
             check_finite(f"valid{jax.tree_util.keystr(path)}", np.asarray(leaf))
     return batches

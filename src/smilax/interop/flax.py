@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from smilax.interop.freezing import Frozen, refuse_batch_statistics, sampled, warn_of_dropout
 from smilax.network import Network
@@ -35,8 +36,9 @@ def from_flax(
 
     Raises:
         TypeError: for anything but such a module; for Linen without `example_x`.
-        ValueError: for batch statistics or other variables besides parameters; for parameters that are none, complex,
-            all or none of them frozen; for outputs without the examples on the leading axis.
+        ValueError: for batch statistics; in Linen for other variables besides parameters (in NNX each call finds them
+            as they were built); for a call that draws random numbers; for parameters that are none, complex, no
+            floating-point numbers, all or none of them frozen; for outputs without the examples on the leading axis.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, smilax as sx
@@ -151,13 +153,33 @@ def _from_nnx(make: Callable, x: Any, frozen: Frozen | None, kwargs: dict[str, A
         _, state, _ = nnx.split(build(key), nnx.Param, ...)  # type: ignore[misc]
         return dict(zip(paths, jax.tree.leaves(state), strict=True))
 
+    def called(state, rest, x):
+        # A copy: a call may count, or store what it saw, and must find things as they were the next time.
+        with _relaxed():
+            return nnx.merge(graph, state, rest, copy=True)(x, **kwargs)
+
+    random, others = nnx.split_state(rest, nnx.RngState, ...)
+    looked: list[bool] = []
+
     def run(flat, x):
         state = jax.tree.unflatten(treedef, [flat[path] for path in paths])
-        with _relaxed():
-            return nnx.merge(graph, state, rest)(x, **kwargs)
+        if not looked and jax.tree.leaves(random):
+            _refuse_random_numbers(name, lambda random: called(state, nnx.merge_state(random, others), x), random)
+            looked.append(True)
+        return called(state, rest, x)
 
     flat = dict(zip(paths, jax.tree.leaves(state), strict=True))
     return _network(name, flat, values, run, frozen, x)
+
+
+def _refuse_random_numbers(name: str, outputs: Callable, random: Any) -> None:
+    """Raises if the outputs depend on the state of a random generator; recurrent layers use one and need it not."""
+    jaxpr = jax.make_jaxpr(outputs)(random).jaxpr
+    _, used = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    if any(used):
+        raise ValueError(
+            f"{name} draws random numbers when it is called: what it says of an example has to be the same each time"
+        )
 
 
 def _network(

@@ -27,7 +27,12 @@ def sampled(name: str, paths: Sequence[str], leaves: Sequence[Any], frozen: Froz
         raise ValueError(f"{name} has no floating-point arrays to be parameters")
     if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in leaves):
         raise ValueError(f"{name} has complex parameters; only real ones can be sampled")
+    whole = [path for path, leaf in zip(paths, leaves, strict=True) if not jnp.issubdtype(leaf.dtype, jnp.floating)]
     if frozen is None:
+        if whole:
+            raise ValueError(
+                f"{name} has parameters that are no floating-point numbers, {', '.join(whole)}: freeze them"
+            )
         return [True] * len(leaves)
     if not callable(frozen):
         raise TypeError(f"frozen must be a function (path, leaf) -> bool, got {frozen!r}")
@@ -35,6 +40,9 @@ def sampled(name: str, paths: Sequence[str], leaves: Sequence[Any], frozen: Froz
     if all(flags) or not any(flags):
         which = "no parameter" if all(flags) else "every parameter"
         raise ValueError(f"frozen holds for {which} of {name}; they are {', '.join(paths)}")
+    left = [path for path, flag in zip(paths, flags, strict=True) if flag and path in whole]
+    if left:
+        raise ValueError(f"{name} has parameters that are no floating-point numbers, {', '.join(left)}: freeze them")
     return flags
 
 

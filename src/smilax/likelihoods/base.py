@@ -72,6 +72,10 @@ class Likelihood(abc.ABC):
         reason = "its targets are classes" if self.kind == "classification" else "define its method cdf"
         raise TypeError(f"{type(self).__name__} has no cumulative distribution: {reason}")
 
+    def identified(self, outputs: jax.Array) -> jax.Array:
+        """Outputs less what no prediction depends on, in the same shape: what chains have to agree about."""
+        return outputs
+
     def probs(self, params: dict, outputs: jax.Array) -> jax.Array:
         """Class probabilities, shape `(B, K)`.
 

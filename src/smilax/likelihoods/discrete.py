@@ -41,6 +41,10 @@ class Categorical(Likelihood):
         p = self.probs(params, outputs)
         return p, p * (1.0 - p)
 
+    def identified(self, outputs):
+        """Log probabilities: logits have an offset in common."""
+        return jax.nn.log_softmax(outputs, axis=-1)
+
     def probs(self, params, outputs):
         if outputs.ndim < 2:
             raise ValueError(f"Categorical needs outputs of shape (B, K), got outputs {outputs.shape}")

@@ -40,7 +40,10 @@ class GPT(eqx.Module):
             raise TypeError(f"gpt: x must hold tokens, integers, got {x.dtype}")
         dtype = self.compute_dtype or self.tokens.dtype
         # A token outside of the vocabulary gives NaN, which is refused where a run starts, and not another token.
-        x = jnp.take(self.tokens, x.astype(jnp.int32), axis=0, mode="fill").astype(dtype)
+        x = x.astype(jnp.int32)
+        # `take` counts negative numbers from the end.
+        x = jnp.where(x < 0, self.tokens.shape[0], x)
+        x = jnp.take(self.tokens, x, axis=0, mode="fill").astype(dtype)
         x = x + self.positions[: x.shape[1]].astype(dtype)[None]
         for block in self.blocks:
             x = block(x)

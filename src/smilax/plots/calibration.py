@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from smilax import metrics
+from smilax.checks import check_finite
 from smilax.plots.style import LINES, MARKERS, MUTED, below, make_axes, palette
 
 # Fewer rows say nothing: bins of a reliability diagram, and the beginning of a risk-coverage curve.
@@ -54,12 +55,17 @@ def coverage(predictions: Mapping[str, Any], y: Any, *, ax: Any = None) -> Any:
     """How often central intervals hold the target, against how often they should.
 
     Below the diagonal intervals are too narrow, above it too wide. The band is where 95 % of calibrated predictions
-    would be at each level, for so many targets that are independent.
+    would be at each level, for so many targets that are independent. Intervals of counts hold more than they claim,
+    because counts come in steps; of these a count at either end is taken as inside with the share that makes up for it
+    (the randomised probability integral transform; Smith 1985, Czado, Gneiting and Held 2009).
 
     Args:
-        predictions: `Prediction`s of a regression by label, at most six.
+        predictions: `Prediction`s of a regression or of counts by label, at most six.
         y: targets, shape `(rows,)` or `(rows, K)`.
         ax: matplotlib axes.
+
+    Raises:
+        ValueError: if `y` does not fit, or is not finite.
 
     Example:
         >>> import jax, numpy as np, smilax as sx
@@ -77,7 +83,7 @@ def coverage(predictions: Mapping[str, Any], y: Any, *, ax: Any = None) -> Any:
     ax.fill_between(levels, levels - scatter, levels + scatter, color=MUTED, alpha=0.25, linewidth=0)
     for n, (label, prediction) in enumerate(predictions.items()):
         # Where a target stands in its predictive distribution decides all levels at once.
-        position = np.abs(2 * np.asarray(prediction.cdf(y), np.float64).ravel() - 1)
+        position = np.abs(2 * _standing(prediction, y) - 1)
         observed = [(position <= level).mean() for level in levels]
         ax.plot(levels, observed, color=palette(ax)[n], linestyle=LINES[n], linewidth=2, label=label)
     ax.set(xlabel="probability that the interval claims", ylabel="share of targets inside", xlim=(0, 1), ylim=(0, 1))
@@ -127,6 +133,17 @@ def risk_coverage(predictions: Mapping[str, Any], y: Any, *, ax: Any = None) -> 
     ax.plot([], [], color=MUTED, linestyle=":", linewidth=1, label="at random")
     below(ax)
     return ax
+
+
+def _standing(prediction: Any, y: Any) -> np.ndarray:
+    """F(y) of each target; of counts a point between F(y - 1) and F(y), uniform and the same in every call."""
+    y = np.asarray(y)
+    check_finite("y", y)
+    upper = np.asarray(prediction.cdf(y), np.float64).ravel()
+    if prediction.kind != "count":
+        return upper
+    lower = np.asarray(prediction.cdf(y - 1), np.float64).ravel()
+    return lower + np.random.default_rng(0).uniform(size=lower.shape) * (upper - lower)
 
 
 def check_labels(predictions: Any, most: int = len(MARKERS)) -> None:

@@ -33,10 +33,11 @@ HELD = 2**24
 def trace(result: Result, quantity: Traced = "log_density", *, points: int = 120, ax: Any = None) -> Any:
     """What the steps of each chain reported along the run, warm-up (grey ground) included.
 
-    Each chain is shown by means over stretches of equally many steps; the energy error by root mean squares, and where
-    the sampler steers to an energy error, that is the dashed line. The log density is the mini-batch estimate at the
-    chain's own batches. Its axis is chosen for the second half of warm-up and what follows; what is before may be
-    below it.
+    Each chain is shown by means over stretches of equally many steps. The energy error is a root mean square, and where
+    the sampler steers to an energy error, that is the dashed line; where it is measured in warm-up only, as by `ismile`
+    in halves of batches, nothing else is shown. The log density is the mini-batch estimate at the chain's own batches,
+    averaged over equally many of them in warm-up and after it; its axis is chosen for the second half of warm-up and
+    what follows, and what is before may be below it.
 
     Args:
         result: what `sx.sample` returned.
@@ -75,9 +76,17 @@ def trace(result: Result, quantity: Traced = "log_density", *, points: int = 120
         raise ValueError("result has no records yet")
     if not any(np.isfinite(values).any() for _, values in parts):
         raise ValueError(f"{result.config['algorithm']['name']} reports no finite {quantity}")
+    if quantity == "energy_error":
+        # A sampler may measure it in warm-up only; and at a step that did not it is zero.
+        parts = [(steps, np.where(values > 0, values, np.nan)) for steps, values in _absolute(parts)]
+    while len(parts) > 1 and not np.isfinite(parts[-1][1]).any():
+        parts.pop()
+    last = max((int(steps[-1]) for steps, _ in parts if len(steps)), default=0)
     spans = (min(num_warmup, last), last - min(num_warmup, last))
     counts = [max(1, round(points * span / last)) for span in spans]
-    shown = [_stretches(*part, count, quantity) for part, count in zip(parts, counts, strict=True)]
+    # As many records in a stretch of warm-up as in one after it: means of more would scatter less.
+    most = max(1, round(last / points / max(every, thinning)))
+    shown = [_stretches(*part, count, quantity, most) for part, count in zip(parts, counts, strict=False)]
     steps = np.concatenate([where for where, _ in shown])
     values = np.concatenate([means for _, means in shown], axis=1)
 
@@ -95,6 +104,8 @@ def trace(result: Result, quantity: Traced = "log_density", *, points: int = 120
         aims.append(wanted)
         ax.axhline(wanted, color=ink(), linewidth=1.5, linestyle="--", label="aimed at")
     title, label = LABELS[quantity]
+    if len(parts) == 1:
+        title += " in warm-up"
     ax.set(xlabel="step", ylabel=label, title=title)
     ax.set_xlim(0, float(steps[-1]))
     ax.xaxis.set_major_locator(_few_ticks())
@@ -226,11 +237,19 @@ def check_result(result: Any) -> None:
         raise TypeError(f"result must be what sx.sample returned, got {type(result).__name__}")
 
 
-def _stretches(steps: np.ndarray, values: np.ndarray, count: int, quantity: str) -> tuple[np.ndarray, np.ndarray]:
-    """Where `count` stretches of the records end, and each chain's mean in them, of what is finite."""
+def _absolute(parts: list) -> list:
+    return [(steps, np.abs(values)) for steps, values in parts]
+
+
+def _stretches(
+    steps: np.ndarray, values: np.ndarray, count: int, quantity: str, most: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where `count` stretches of the records end, and each chain's mean of up to `most` in them, of what is finite."""
     if not len(steps):
         return steps, values
     groups = np.array_split(np.arange(len(steps)), min(count, len(steps)))
+    if quantity == "log_density":
+        groups = [group[np.linspace(0, len(group) - 1, min(most, len(group))).round().astype(int)] for group in groups]
     values = np.where(np.isfinite(values), values, np.nan)
     with warnings.catch_warnings():
         # A stretch may hold nothing finite, and is a gap then.

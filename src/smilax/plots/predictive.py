@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from smilax import metrics
+from smilax.checks import check_finite
 from smilax.plots.calibration import check_labels
 from smilax.plots.style import MUTED, below, ink, make_axes, palette
 from smilax.predict import Prediction, match_targets
@@ -78,6 +79,7 @@ def intervals(prediction: Any, y: Any, *, level: float = 0.9, most: int = 60, ax
     ax = make_axes(ax)
     low, high = (np.ravel(end) for end in prediction.interval(level))
     mean, y = np.ravel(prediction.mean), np.ravel(match_targets(y, prediction.mean.shape))
+    check_finite("y", y)
     order = np.argsort(mean, kind="stable")
     order = order[np.unique(np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int))]
     place = np.arange(len(order))
@@ -148,6 +150,8 @@ def epistemic_aleatoric(prediction: Any, y: Any = None, *, level: float = 0.9, a
 def uncertainty(known: Mapping[str, Any], unknown: Mapping[str, Any], *, ax: Any = None) -> Any:
     """Epistemic uncertainty (mutual information) of classifiers on data like the training data and unlike it.
 
+    Of sequences, and of several labels a row, each target counts by itself.
+
     Args:
         known: predictions on in-distribution rows, by label.
         unknown: predictions on out-of-distribution rows, same labels.
@@ -169,7 +173,7 @@ def uncertainty(known: Mapping[str, Any], unknown: Mapping[str, Any], *, ax: Any
     for color, label in zip(palette(ax), known, strict=False):
         area = metrics.auroc(known[label], unknown[label])
         for style, name, prediction in (("-", "seen", known[label]), ("--", "unseen", unknown[label])):
-            values = np.sort(np.maximum(np.asarray(prediction.mutual_information, np.float64), 1e-8))
+            values = np.sort(np.maximum(np.ravel(prediction.mutual_information).astype(np.float64), 1e-8))
             share = np.arange(1, len(values) + 1) / len(values)
             text = f"{label}, {name}" + (f" (AUROC {area:.3f})" if name == "seen" else "")
             ax.step(values, share, linestyle=style, color=color, label=text, where="post")

@@ -89,6 +89,8 @@ def _check_shapes(draws: Any, own: Any, members: bool) -> None:
 
 def check_inputs(x: Any, draws: Any) -> tuple[Any, int]:
     """`x`, an array or a pytree of arrays, on the host and in the precision of the draws; and its number of rows."""
+    if hasattr(x, "__next__") or (hasattr(x, "num_rows") and not hasattr(x, "shape")):
+        raise TypeError(f"x must be arrays, the inputs of all rows, got a {type(x).__name__}")
     if not all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(x)):
         x = np.asarray(x)  # nested lists
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(draws)}

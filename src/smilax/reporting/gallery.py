@@ -116,8 +116,8 @@ def chain_plots(result: Result, posterior: Any, inputs: Any) -> list[Plot]:
         ),
         Plot(
             "Energy error",
-            "The energy error of a step on its own batch: level lines near the dashed one, where there is one, are as "
-            "intended, single peaks come from batches with unusual rows.",
+            "The energy error of a step on its own batch, where the sampler measures it: level lines near the dashed "
+            "one, where there is one, are as intended, single peaks come from batches with unusual rows.",
             lambda: plots.trace(result, "energy_error"),
             lambda ax: f"Energy error of {result.num_chains} chains by step. " + _spread(ax),
         ),
