@@ -78,7 +78,7 @@ def trace(result: Result, quantity: Traced = "log_density", *, points: int = 120
         raise ValueError(f"{result.config['algorithm']['name']} reports no finite {quantity}")
     if quantity == "energy_error":
         # A sampler may measure it in warm-up only; and at a step that did not it is zero.
-        parts = [(steps, np.where(values > 0, values, np.nan)) for steps, values in _absolute(parts)]
+        parts = [(steps, np.where(values != 0, values, np.nan)) for steps, values in parts]
     while len(parts) > 1 and not np.isfinite(parts[-1][1]).any():
         parts.pop()
     last = max((int(steps[-1]) for steps, _ in parts if len(steps)), default=0)
@@ -235,10 +235,6 @@ def check_result(result: Any) -> None:
     """Raises unless it is a run's result."""
     if not isinstance(result, Result):
         raise TypeError(f"result must be what sx.sample returned, got {type(result).__name__}")
-
-
-def _absolute(parts: list) -> list:
-    return [(steps, np.abs(values)) for steps, values in parts]
 
 
 def _stretches(
