@@ -1,6 +1,7 @@
 """`to_arviz`: what ArviZ gets is what the run holds, and ArviZ's own functions work on it."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -135,3 +136,10 @@ def test_arviz_plots_works_on_it(plain):
     assert collection is not None
     collection = plots.plot_trace(sx.to_arviz(plain, content="summaries"), backend="matplotlib")
     assert collection is not None
+
+
+def test_names_that_arviz_cannot_tell_apart_are_refused(plain):
+    leaf = np.zeros((2, 3))
+    for draws in ({"a.b": leaf, "a": {"b": leaf}}, {"chain": leaf, "x": leaf}):
+        with pytest.raises(ValueError, match="cannot be told apart in ArviZ"):
+            sx.to_arviz(replace(plain, draws=draws))

@@ -111,3 +111,14 @@ def test_a_log_likelihood_of_another_length_is_refused():
         posterior = sx.Posterior(lambda m: -0.5 * m**2, values, num_data=20)
         with pytest.raises(ValueError, match=r"one value per example, shape \(B,\), got \d+ values for 8 examples"):
             posterior.log_density(jnp.zeros(()), jnp.arange(8.0))
+
+
+def test_integers_that_jax_would_wrap_are_refused():
+    if jax.config.jax_enable_x64:
+        assert sx.Batches(np.array([2**40, 1])).first(2)[0] == 2**40
+        return
+    with pytest.raises(ValueError, match=r"data\['t'\] must fit int32, .* data\['t'\]\[1\] \(row 1\) is 1099511627776"):
+        sx.Batches({"t": np.array([1, 2**40, 3])})
+    with pytest.raises(ValueError, match="must fit uint32"):
+        sx.Batches(np.array([2**33], np.uint64))
+    assert sx.Batches(np.array([2**31 - 1, 1])).num_rows == 2

@@ -11,6 +11,7 @@ import pytest
 from numpyro.handlers import mask, scale
 from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import constrain_fn, potential_energy
+from scipy.stats import norm
 
 import smilax as sx
 
@@ -373,3 +374,20 @@ def test_draws_that_do_not_fit_are_refused():
         posterior.unconstrain({"centre": 0.0})
     with pytest.raises(ValueError, match="None for the targets .'y'."):
         posterior.predict(jax.random.key(0), params, DATA)
+
+
+@pytest.mark.once
+def test_improper_priors_are_sampled():
+    def model(y):
+        mean = numpyro.sample("mean", dist.ImproperUniform(dist.constraints.real, (), ()))
+        scale = numpyro.sample("scale", dist.ImproperUniform(dist.constraints.positive, (), ()))
+        with numpyro.plate("rows", 60):
+            numpyro.sample("y", dist.Normal(mean, scale), obs=y)
+
+    posterior = sx.from_numpyro(model, (Y,))
+    params = posterior.init(jax.random.key(0))
+    # A flat density over the scale is its logarithm's times the scale.
+    unconstrained = {"mean": jnp.float32(0.3), "scale": jnp.float32(-0.2)}
+    assert jax.tree.structure(params) == jax.tree.structure(unconstrained)
+    wanted = norm.logpdf(Y, 0.3, np.exp(-0.2)).sum() - 0.2
+    np.testing.assert_allclose(posterior.log_density(unconstrained, (jnp.asarray(Y),)), wanted, rtol=1e-5)

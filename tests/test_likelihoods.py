@@ -367,3 +367,32 @@ def test_student_t_cdf_at_many_degrees_of_freedom(df):
     value = np.linspace(-8, 8, 101)
     found = lk.StudentT(df=df, scale=1.0).cdf({}, jnp.zeros(101), as_default(value))
     np.testing.assert_allclose(found, st.t(df).cdf(value), atol=3e-5 if found.dtype == jnp.float32 else 1e-9)
+
+
+@pytest.mark.parametrize("mean", [1.0, 20.0, 1e4, 1e6, 1e8])
+def test_poisson_at_large_counts(mean):
+    # In single precision y log λ − λ − log y! is off by nats at 10⁶, and its slope with it.
+    y = np.array([0, 1, *np.round(mean * np.linspace(0.9, 1.1, 5))]).astype(np.int32)
+    log_rate = jnp.full((len(y), 1), np.log(mean), jnp.float32)
+    exact = np.exp(np.asarray(log_rate, np.float64)[:, 0])
+    # What rounding of the logarithm of the rate does to it.
+    slope = np.abs(y - exact)
+    found = np.asarray(lk.Poisson().log_prob({}, log_rate, jnp.asarray(y)), np.float64)
+    wanted = st.poisson.logpmf(y, exact)
+    np.testing.assert_array_less(np.abs(found - wanted), 1e-4 + 1e-5 * np.abs(wanted) + 3e-6 * slope)
+    assert (found[1:] <= 0).all()
+    gradient = jax.grad(lambda x: lk.Poisson().log_prob({}, x, jnp.asarray(y)).sum())(log_rate)[:, 0]
+    np.testing.assert_allclose(gradient, y - exact, rtol=1e-3, atol=1e-5 * mean)
+
+
+def test_poisson_numbers_of_large_rates():
+    rate = 1e9
+    drawn = lk.Poisson().sample(jax.random.key(0), {}, jnp.full((20_000, 1), np.log(rate), jnp.float32))
+    drawn = np.asarray(drawn, np.float64) / np.exp(float(np.float32(np.log(rate))))
+    np.testing.assert_allclose(drawn.mean(), 1, atol=1e-6)
+    np.testing.assert_allclose(drawn.var() * rate, 1, rtol=0.05)
+
+
+def test_variance_of_a_sure_yes():
+    _, variance = lk.Bernoulli().mean_and_variance({}, jnp.array([[18.0], [-18.0]]))
+    np.testing.assert_allclose(variance, scipy.special.expit(-18.0), rtol=1e-5)

@@ -838,3 +838,16 @@ def test_float64_in_a_context(tmp_path):
 if __name__ == "__main__":
     faulthandler.dump_traceback_later(100, exit=True)
     double(sys.argv[2]) if sys.argv[1] == "float64" else child(*sys.argv[1:])
+
+
+def test_wide_priors_are_told_apart(tmp_path):
+    # In nats both are as good as constant.
+    def algorithm(scale):
+        log_prior = lambda m: -0.5 * jnp.sum(m**2) / scale**2  # noqa: E731
+        return sx.sgld(sx.Posterior(log_prior, lambda m, x: -0.5 * jnp.sum((x - m[None]) ** 2, axis=-1), 20), 1e-3)
+
+    x = np.zeros((20, 2), np.float32)
+    run(tmp_path / "run", algorithm=algorithm(100.0), data=x, params=np.zeros(2, np.float32))
+    with pytest.raises(ValueError, match="the prior differs"):
+        resume(tmp_path / "run", algorithm(1000.0), x)
+    resume(tmp_path / "run", algorithm(100.0), x)

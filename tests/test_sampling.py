@@ -244,7 +244,7 @@ def nan_at(row, column):
         ({"algorithm": "psmile"}, TypeError, "algorithm must be a SamplingAlgorithm"),
         ({"params": {"w": jnp.zeros(3, jnp.int32), "b": jnp.zeros(())}}, TypeError, r"params\['w'\] has dtype int32"),
         ({"params": {}}, ValueError, "params holds no arrays"),
-        ({"params": jnp.zeros(1)}, ValueError, "at least 2 numbers, got 1"),
+        ({"params": {"w": jnp.zeros((0,))}}, ValueError, "must hold at least one number"),
         (
             {"num_chains": None, "params": {"w": jnp.zeros((2, 3)), "b": jnp.zeros(3)}},
             ValueError,

@@ -238,3 +238,40 @@ def test_data_frames_on_the_host_give_the_draws_of_arrays():
     frame, series = pd.DataFrame(X, columns=list("abc"), index=index), pd.Series(Y, index=index)
     found = run(sx.Batches((frame, series), on_host=True)).draws
     np.testing.assert_array_equal(found, run((X, Y)).draws)
+
+
+@pytest.mark.parametrize("source", [lambda: epochs, Loader], ids=["function", "loader"])
+def test_going_on_from_a_result_goes_on_in_the_stream(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(feeds, "MOST_STEPS", 4)
+    stream = functools.partial(sx.Stream, num_rows=N, order="epochs")
+    settings = {"batch_size": B, "num_chains": 2, "num_warmup": 0, "progress_bar": False}
+    whole = run(stream(source()), **settings | {"num_samples": 30, "thinning": 1})
+    own = stream(source())
+    parts = [run(own, **settings | {"num_samples": 7, "thinning": 1})]
+    for number in (8, 15):
+        parts.append(
+            sx.sample(
+                jax.random.key(0),
+                ALGORITHM,
+                own,
+                parts[-1],
+                num_warmup=0,
+                num_samples=number,
+                thinning=1,
+                batch_size=B,
+                progress_bar=False,
+                store=None if number == 8 else tmp_path / "run",
+            )  # fmt: skip
+        )
+    np.testing.assert_array_equal(parts[0].join(*parts[1:]).draws, whole.draws)
+
+
+def test_going_on_in_a_source_without_a_place_warns():
+    batches = list(epochs(0))
+    stream = sx.Stream(batches, N, order="epochs")
+    first = run(stream)
+    with pytest.warns(UserWarning, match="it begins anew"):
+        sx.sample(
+            jax.random.key(0), ALGORITHM, stream, first, num_warmup=0, num_samples=7, thinning=7, batch_size=B,
+            progress_bar=False,
+        )  # fmt: skip

@@ -53,3 +53,18 @@ def check_finite(name: str, array: np.ndarray) -> None:
         if bad.any():
             value = piece[np.unravel_index(int(np.argmax(bad)), bad.shape)]
             raise ValueError(f"{name} must be finite, but {at_first(name, bad, start)} is {value}")
+
+
+def check_range(name: str, array: Any) -> None:
+    """Raises a ValueError naming the first integer that JAX cannot hold: without x64 it makes 32 bits of 64."""
+    given = np.dtype(array.dtype) if hasattr(array, "dtype") else None
+    if given is None or given.kind not in "iu" or jax.dtypes.canonicalize_dtype(given) == given:
+        return
+    limits = np.iinfo(jax.dtypes.canonicalize_dtype(given))
+    array = np.asarray(array)
+    bad = (array < limits.min) | (array > limits.max)
+    if bad.any():
+        raise ValueError(
+            f"{name} must fit {limits.dtype}, which JAX makes of {given} unless jax_enable_x64 is set, but "
+            f"{at_first(name, bad)} is {array[np.unravel_index(int(np.argmax(bad)), bad.shape)]}"
+        )

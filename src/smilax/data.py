@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smilax import threefry
+from smilax.checks import check_range
 from smilax.shuffling import BESIDE, permuted
 from smilax.streams import Stream, describe_transform
 
@@ -73,6 +74,9 @@ class Batches:
             raise ValueError(f"data: arrays have different numbers of rows: {lengths}")
         if lengths[0] == 0:
             raise ValueError("data has no rows")
+        if not self.on_host:
+            for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+                check_range(f"data{jax.tree_util.keystr(path)}", leaf)
         if self.order not in ("independent", "epochs"):
             raise ValueError(f'order must be "independent" or "epochs", got {self.order!r}')
         if self.order == "epochs" and self.replacement:

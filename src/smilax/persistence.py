@@ -84,6 +84,9 @@ def posterior_fingerprint(
             few = jax.tree.map(jnp.asarray, batches.first(batch_size))
         value = jax.jit(posterior.evaluate)(point, few)
         found["log_prior"] = _finite(value.log_prior)
+        slopes = jax.jit(jax.grad(lambda x: posterior.evaluate(x, few).log_prior))(point)
+        # A wide prior's value says little: in nats it is as good as constant.
+        found["prior_slope"] = [_finite(jnp.linalg.norm(leaf.ravel())) for leaf in jax.tree.leaves(slopes)]
         if isinstance(batches, Batches):
             # What a stream yields first may be another batch each time.
             found["log_likelihood"] = [_finite(x) for x in np.asarray(value.log_likelihood)[:8]]
@@ -202,21 +205,29 @@ def check_same(config: dict[str, Any], algorithm: SamplingAlgorithm, batches: Ba
             raise ValueError(
                 f"algorithm has another posterior than the store: {what} {found[what]}, the store: {wanted[what]}"
             )
-    for what, reason in (("log_prior", "the prior differs"), ("log_likelihood", "likelihood or network differ")):
-        if not _close(found[what], wanted[what]):
+    for what, reason, least in (
+        ("log_prior", "the prior differs", 1.0),
+        ("prior_slope", "the prior differs", 0.0),
+        ("log_likelihood", "likelihood or network differ", 1.0),
+    ):
+        # Stores of earlier versions know no slopes.
+        if what in wanted and not _close(found[what], wanted[what], least):
             raise ValueError(
                 f"algorithm has another posterior than the store: at a fixed point {what} is {found[what]}, there it "
                 f"was {wanted[what]}; {reason}"
             )
 
 
-def _close(mine: Any, stored: Any) -> bool:
-    """Whether two numbers, or lists of them, agree but for rounding; None, for not finite, agrees with itself."""
+def _close(mine: Any, stored: Any, least: float) -> bool:
+    """Whether two numbers, or lists of them, agree but for rounding; None, for not finite, agrees with itself.
+
+    Differences are compared with the number stored, and with `least` where that is more.
+    """
     if isinstance(mine, list) and isinstance(stored, list):
-        return len(mine) == len(stored) and all(map(_close, mine, stored))
+        return len(mine) == len(stored) and all(_close(*both, least) for both in zip(mine, stored, strict=True))
     if mine is None or stored is None:
         return mine is stored
-    return abs(mine - stored) <= SAME_DENSITY * max(1.0, abs(stored))
+    return abs(mine - stored) <= SAME_DENSITY * max(least, abs(stored))
 
 
 def params_like(config: dict[str, Any], algorithm: SamplingAlgorithm, params: Any = None) -> Any:

@@ -126,7 +126,8 @@ class Posterior:
         return LogDensity(log_prior + scale * jnp.sum(log_likelihood), log_prior, log_likelihood, scale, weights)
 
     def _prior_density(self, params: Any) -> jax.Array:
-        return self.log_prior(unpack(params))
+        # In the parameters' dtype: a prior may be a plain number.
+        return jnp.asarray(self.log_prior(unpack(params))).astype(jnp.result_type(*jax.tree.leaves(params)))
 
     def prior_precision(self, params: Any) -> list[jax.Array]:
         """For each leaf the mean of −∂² log prior over its entries, scalars; not positive where it has no meaning.
@@ -139,7 +140,7 @@ class Posterior:
         def probe(key):
             keys = jax.random.split(key, len(leaves))
             signs = [jax.random.rademacher(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
-            _, curved = jax.jvp(jax.grad(self.log_prior), (params,), (jax.tree.unflatten(treedef, signs),))
+            _, curved = jax.jvp(jax.grad(self._prior_density), (params,), (jax.tree.unflatten(treedef, signs),))
             return [-jnp.mean(s * h) for s, h in zip(signs, jax.tree.leaves(curved), strict=True)]
 
         total, _ = jax.lax.scan(

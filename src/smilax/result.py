@@ -18,10 +18,12 @@ class RunState(NamedTuple):
     Attributes:
         chains: the algorithm's states, leaves with a leading chain axis.
         step: steps taken since the run's beginning, warm-up included; keys of later steps follow from it.
+        place: where a source of batches stands that is no function of the step, such as an `sx.Stream`; else None.
     """
 
     chains: Any
     step: int
+    place: Any = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -249,7 +249,7 @@ class Run:
                     position = Position("sampling", place=position.place)
             if position.phase == "sampling":
                 states, position = run_phase(pool, states, position)
-        return RunState(groups.join(states), offsets[position.phase] + position.done), position
+        return RunState(groups.join(states), offsets[position.phase] + position.done, position.place), position
 
 
 def _accepted_shares(

@@ -27,7 +27,7 @@ from smilax.running import Lengths, Position, Run
 from smilax.samplers.base import SamplingAlgorithm
 from smilax.sizing import estimate
 from smilax.store import StoreWriter
-from smilax.streams import Stream
+from smilax.streams import Stream, check_restorable
 from smilax.validation import chain_params, check_belongs, check_data, check_density, check_lengths, check_same_state
 
 
@@ -116,13 +116,16 @@ def sample(
         raise TypeError(f"store must be a path, an sx.Store or None, got {store!r}")
 
     begin = time.perf_counter()
-    chains, first_step = None, 0
+    chains, first_step, position = None, 0, Position()
     if isinstance(params, Result):
         if num_chains is not None:
             raise ValueError("num_chains cannot be given when params is a Result: it has its own chains")
         if params.state is None:
             raise ValueError("params is a Result that was only loaded: go on from its store with sx.resume")
-        chains, first_step = params.state
+        chains, first_step, place = params.state
+        if isinstance(batches, Stream):
+            check_restorable(batches)
+            position = Position(place=place)
         check_same_state(algorithm, params)
         num_chains = jax.tree.leaves(chains.params)[0].shape[0]
         params = unpack(chains.params, batch_ndim=1)
@@ -149,7 +152,7 @@ def sample(
         shard_params,
     )  # fmt: skip
     if store is None:
-        return _in_memory(run, params, chains, begin, progress_bar)
+        return _in_memory(run, params, chains, position, begin, progress_bar)
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), params)
     if not any(store.keeps(name) for name in leaf_names(one)):
         raise ValueError(f"store: select keeps none of the parameters {leaf_names(one)}")
@@ -162,14 +165,14 @@ def sample(
     )  # fmt: skip
     with together(run.groups, lambda share: make(share=share), Path(store.path), store.interval) as writer:
         # Before anything is compiled: a run that is killed meanwhile can be resumed too.
-        commit(writer, "params" if chains is None else "chains", params if chains is None else chains, Position())
+        commit(writer, "params" if chains is None else "chains", params if chains is None else chains, position)
         writer.flush()
         return run_with_store(
             run,
             writer,
             store,
             lambda: run.init(params) if chains is None else chains,
-            Position(),
+            position,
             one,
             begin,
             progress_bar,
@@ -220,7 +223,7 @@ def _check_independent(algorithm: SamplingAlgorithm, batches: Batches | Stream) 
         )
 
 
-def _in_memory(run: Run, params: Any, chains: Any, begin: float, progress_bar: bool) -> Result:
+def _in_memory(run: Run, params: Any, chains: Any, position: Position, begin: float, progress_bar: bool) -> Result:
     lengths, interrupt = run.lengths, Interrupt()
     records = lengths.num_warmup // lengths.every("warmup")
     draws = lengths.sampling_steps // lengths.thinning
@@ -231,7 +234,7 @@ def _in_memory(run: Run, params: Any, chains: Any, begin: float, progress_bar: b
     ):
         if chains is None:
             chains = run.init(params)
-        state, _ = run.execute(chains, Position(), recorder, interrupt, bar)
+        state, _ = run.execute(chains, position, recorder, interrupt, bar)
     drawn = recorder.finish("draws")
     if drawn is None:
         drawn = jax.tree.map(lambda x: np.zeros((x.shape[0], 0, *x.shape[1:]), x.dtype), state.chains.params)

@@ -176,6 +176,9 @@ def _parameters(draws: Any, content: Content, check_size: Any) -> tuple[dict[str
     """The variables of the posterior group, and what they are."""
     leaves = jax.tree.leaves(draws)
     names = [(path or "params").replace("/", ".") for path in leaf_paths(draws)]
+    taken = sorted({name for name in names if names.count(name) > 1 or name in ("chain", "draw")})
+    if taken:
+        raise ValueError(f"parameters named {', '.join(map(repr, taken))} cannot be told apart in ArviZ: rename them")
     size = sum(math.prod(leaf.shape[2:]) for leaf in leaves)
     total = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
     if content == "draws" or content == "auto" and total <= SUMMARISED_BYTES:

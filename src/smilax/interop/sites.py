@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro
-from numpyro.distributions import biject_to
+from numpyro.distributions import ImproperUniform, biject_to
 from numpyro.distributions.util import sum_rightmost
-from numpyro.handlers import seed, trace
+from numpyro.handlers import seed, substitute, trace
+from numpyro.infer import init_to_uniform
 from numpyro.primitives import Messenger
 
 Sites = dict[str, dict[str, Any]]
@@ -104,9 +105,17 @@ def run(model: Callable, batch: Any, plate: str | None, params: dict[str, Any] |
             with on_rows:
                 call(model, batch)
         else:
-            with seed(rng_seed=key), on_rows:
+            with substitute(substitute_fn=_start_of_improper), seed(rng_seed=key), on_rows:
                 call(model, batch)
     return sites
+
+
+def _start_of_improper(site: dict[str, Any]) -> Any:
+    """A value of a latent that has a support but no distribution to draw from; None leaves it to its distribution."""
+    base = site.get("fn")
+    while base is not None and not isinstance(base, ImproperUniform):
+        base = getattr(base, "base_dist", None)
+    return None if base is None else init_to_uniform(site)
 
 
 def in_plate(site: dict[str, Any], plate: str) -> bool:

@@ -12,6 +12,8 @@ from smilax.likelihoods.base import Likelihood, check_match, sum_events, target_
 
 # Rates above this have their Poisson distribution function from a normal approximation.
 LARGE_RATE = 200.0
+# And above this Poisson numbers are drawn as normal ones; those above 2³¹ − 1 are that.
+NORMAL_RATE = 1e6
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,10 @@ class Bernoulli(Likelihood):
         return sum_events(y.astype(logits.dtype) * logits - jax.nn.softplus(logits))
 
     def mean_and_variance(self, params, outputs):
-        p = jax.nn.sigmoid(outputs.reshape(target_shape(outputs.shape)))
-        return p, p * (1.0 - p)
+        logits = outputs.reshape(target_shape(outputs.shape))
+        p = jax.nn.sigmoid(logits)
+        # 1 − p loses its digits where p is near one.
+        return p, p * jax.nn.sigmoid(-logits)
 
     def probs(self, params, outputs):
         """Probabilities of no and yes, shape `(B, 2)`, or `(B, K, 2)` for K targets an example."""
@@ -137,7 +141,13 @@ class Poisson(Likelihood):
         check_match(outputs.shape, y.shape, "Poisson")
         log_rate = outputs.reshape(y.shape)
         y = y.astype(log_rate.dtype)
-        return sum_events(y * log_rate - jnp.exp(log_rate) - gammaln(y + 1.0))
+        # As y log λ − λ − log y! three numbers of size y log y would leave one of size log y: at counts of 10⁴ single
+        # precision cannot tell where the maximum is. So the deviance (Loader 2000), which is zero at λ = y.
+        count = jnp.maximum(y, 1.0)
+        off = log_rate - jnp.log(count)
+        deviance = count * (jnp.expm1(off) - off)
+        value = -deviance - 0.5 * jnp.log(2 * jnp.pi * count) - _stirling_error(count)
+        return sum_events(jnp.where(y > 0, value, -jnp.exp(log_rate)))
 
     def _rate(self, outputs):
         return jnp.exp(outputs.reshape(target_shape(outputs.shape)))
@@ -161,7 +171,11 @@ class Poisson(Likelihood):
         return jnp.where(count < 0, 0.0, jnp.where(rate > LARGE_RATE, normal, exact))
 
     def sample(self, key, params, outputs):
-        return jax.random.poisson(key, self._rate(outputs))
+        rate = self._rate(outputs)
+        # Beyond it JAX's algorithm is no longer right in single precision, and a normal number is.
+        normal = rate + jnp.sqrt(rate) * jax.random.normal(jax.random.fold_in(key, 0), rate.shape, rate.dtype)
+        few = jax.random.poisson(key, jnp.minimum(rate, NORMAL_RATE))
+        return jnp.where(rate > NORMAL_RATE, jnp.round(normal).astype(few.dtype), few)
 
     def check(self, y, output_shape):
         y = np.asarray(y)
@@ -174,3 +188,11 @@ class Poisson(Likelihood):
             raise ValueError(
                 f"Poisson targets must be counts 0, 1, 2, …, but {at_first('y', bad)} is {y.ravel()[np.argmax(bad)]}"
             )
+
+
+def _stirling_error(count):
+    """log n! − (n + ½) log n + n − ½ log 2π, for n ≥ 1 (Loader 2000)."""
+    small = jnp.minimum(count, 16.0)
+    exact = gammaln(small + 1.0) - (small + 0.5) * jnp.log(small) + small - 0.5 * jnp.log(2 * jnp.pi)
+    series = (1 / 12 - 1 / (360 * count**2)) / count
+    return jnp.where(count < 16, exact, series)

@@ -80,6 +80,8 @@ def adaptive_sghmc(
     check_step_size(step_size)
     check_probability("momentum_decay", momentum_decay)
     check_positive("temperature", temperature)
+    # NumPy numbers would widen single precision.
+    momentum_decay, temperature = float(momentum_decay), float(temperature)
     step_size_at = schedule(step_size)
 
     def init(key, params):

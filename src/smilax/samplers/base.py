@@ -92,8 +92,11 @@ def check_probability(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be in (0, 1], got {value!r}")
 
 
-def check_params(params: Any) -> None:
-    """Raises unless all leaves are arrays of one floating-point dtype, not empty, with at least two numbers in all."""
+def check_params(params: Any, *, turning: bool = False) -> None:
+    """Raises unless all leaves are arrays of one floating-point dtype, not empty; of two numbers at least if `turning`.
+
+    That is what microcanonical dynamics need.
+    """
     named = jax.tree_util.tree_leaves_with_path(params)
     for path, leaf in named:
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
@@ -116,7 +119,9 @@ def check_params(params: Any) -> None:
                 f"params{where} has dtype {dtype}; parameters must be float32 or float64, as one step is less than "
                 "what 16 bits round off (the network may compute in bfloat16 all the same)"
             )
-    if trees.size(params) < 2:
+    if not named:
+        raise ValueError("params holds no arrays")
+    if turning and trees.size(params) < 2:
         raise ValueError(
             f"params must hold at least 2 numbers, got {trees.size(params)}: microcanonical dynamics turn a velocity "
             "of fixed length, and in one dimension there is nothing to turn"

@@ -104,6 +104,9 @@ def csgld(
     if cycle_length is None:
         cycle_length = -(-check_count("num_steps", num_steps, 1) // check_count("num_cycles", num_cycles, 1))
     length = check_count("cycle_length", cycle_length, 1)
+    # NumPy numbers would widen single precision.
+    step_size, exploration, final_step_size = float(step_size), float(exploration), float(final_step_size)
+    temperature = float(temperature)
 
     def init(key, params):
         check_params(params)

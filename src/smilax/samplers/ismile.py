@@ -137,6 +137,9 @@ def ismile(
         raise ValueError(f"split must be True, False or None, got {split!r}")
     if split is None and not network:
         split = False
+    # NumPy numbers would widen single precision.
+    accuracy, noise_floor, shrinkage, max_reject = map(float, (accuracy, noise_floor, shrinkage, max_reject))
+    target_eevpd = None if target_eevpd is None else float(target_eevpd)
     replacement = replacement or endless
     rule = VarianceRule((accuracy / CURVATURE) ** 3 if target_eevpd is None else target_eevpd)
     kernel = Kernel(posterior, replacement, friction, matched_noise, max_reject)
@@ -148,7 +151,7 @@ def ismile(
         return noise_estimate(geometry, params, max_side=max_side, rank=rank)
 
     def init(key, params):
-        check_params(params)
+        check_params(params, turning=True)
         dtype = jnp.result_type(*jax.tree.leaves(params))
         estimate = estimate_for(params)
         stats = estimate.init(params)

@@ -77,6 +77,7 @@ def mclmc(
     check_step_size(step_size)
     if length is not None:
         check_positive("length", length)
+        length = float(length)
     targets = None
     if energy_variance is not None:
         targets = _targets(energy_variance)
@@ -88,7 +89,7 @@ def mclmc(
         return trees.size(params) ** 0.5 if length is None else length
 
     def init(key, params):
-        check_params(params)
+        check_params(params, turning=True)
         tuner = mile_init(params, describe(step_size), start_length(params)) if targets else None
         return MclmcState(params, draw_velocity(key, params, Identity()), jnp.zeros((), jnp.int32), tuner)
 

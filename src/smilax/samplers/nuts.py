@@ -141,6 +141,8 @@ def nuts(
         raise ValueError(f"target_acceptance must be in (0, 1), got {target_acceptance!r}")
     check_positive("initial_step_size", initial_step_size)
     max_doublings = check_count("max_doublings", max_doublings, 1)
+    # A NumPy number would widen single precision.
+    target_acceptance = float(target_acceptance)
 
     def init(key, params):
         check_params(params)

@@ -77,6 +77,8 @@ def psgld(
         raise ValueError(f"decay must be in [0, 1), got {decay!r}")
     check_positive("damping", damping)
     check_positive("temperature", temperature)
+    # NumPy numbers would widen single precision.
+    decay, damping, temperature = float(decay), float(damping), float(temperature)
     step_size_at = schedule(step_size)
     window = round(1 / (1 - decay))
 

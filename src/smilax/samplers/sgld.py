@@ -50,6 +50,8 @@ def sgld(posterior: Posterior, step_size: StepSize, temperature: float = 1.0) ->
     check_posterior(posterior)
     check_step_size(step_size)
     check_positive("temperature", temperature)
+    # NumPy numbers would widen single precision.
+    temperature = float(temperature)
     step_size_at = schedule(step_size)
 
     def init(key, params):

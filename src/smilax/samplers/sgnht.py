@@ -53,10 +53,12 @@ def sgnht(
 ) -> SamplingAlgorithm:
     """SGNHT (Ding, Fang, Babbush, Chen, Skeel and Neven 2014, with εp for u, ε² for η, ξ for α and a for A's share).
 
-    p' = (1 − ξ) p + ε ∇log p̂(x) + √(2aT) z, then x' = x + ε p', then ξ' = ξ + ε² (|p'|²/d − T), from ξ = a. One
-    gradient a step. The friction grows until the momenta have the right temperature, which needs no estimate of the
-    batch noise but that it is the same in every direction: if not, noisy directions stay too warm and quiet ones too
-    cold.
+    p' = (1 − ξ) p + ε ∇log p̂(x) + √(2aT) z, then x' = x + ε p', then ξ' = ξ + ε² ((1 − ξ/2)|p'|²/d − T), from ξ = a. One
+    gradient a step. The friction grows until the temperature is right, which needs no estimate of the batch noise but
+    that it is the same in every direction: if not, noisy directions stay too warm and quiet ones too cold.
+
+    The factor 1 − ξ/2 is ours. With a friction per step, and not per time, momenta have the variance T/(1 − ξ/2) where
+    positions have T; without it positions are too cold by ξ/2, at any step size.
 
     BlackJAX's kernel of this name (1.7.1) moves x by the old momentum and p by the gradient at the old x. That is
     explicit Euler, which gains energy at a rate that depends on the curvature, and the one thermostat cannot take it
@@ -81,6 +83,8 @@ def sgnht(
     check_step_size(step_size)
     check_probability("momentum_decay", momentum_decay)
     check_positive("temperature", temperature)
+    # NumPy numbers would widen single precision.
+    momentum_decay, temperature = float(momentum_decay), float(temperature)
     step_size_at = schedule(step_size)
 
     def init(key, params):
@@ -99,7 +103,8 @@ def sgnht(
             lambda p, g, z: (1 - state.friction) * p + eps * g + amplitude * z, state.momentum, gradient, noise
         )
         params = jax.tree.map(lambda x, p: x + eps * p, state.params, momentum)
-        heat = trees.dot(momentum, momentum) / trees.size(momentum) - temperature
+        # With friction ξ a step, and noise of 2ξT, momenta have the variance T/(1 − ξ/2) where positions have T.
+        heat = (1 - state.friction / 2) * trees.dot(momentum, momentum) / trees.size(momentum) - temperature
         friction = state.friction + eps**2 * heat
         valid = jnp.isfinite(trees.dot(gradient, gradient)) & jnp.isfinite(value.total) & jnp.isfinite(friction)
         state = SgnhtState(

@@ -117,11 +117,12 @@ def published(
 ) -> SamplingAlgorithm:
     """The published sampler of this name: with a preconditioner or without, and with `rule` to find the step size."""
     check_posterior(posterior)
+    scale_floor = float(scale_floor)  # a NumPy number would widen single precision
     step_size_at: Callable[[jax.Array], jax.Array] = schedule(step_size)
     between_batches = rule is not None and rule.energy == "between_batches"
 
     def init(key, params):
-        check_params(params)
+        check_params(params, turning=True)
         dtype = jnp.result_type(*jax.tree.leaves(params))
         zeros, ones = jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.ones_like, params)
         count, one = jnp.zeros((), jnp.int32), jnp.ones((), dtype)

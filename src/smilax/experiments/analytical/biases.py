@@ -19,10 +19,11 @@ from smilax.sampling import sample
 
 # A bias counts every so many steps.
 EVERY = 10
-# Samplers with a step size to choose, and the decades of their grids: that of SGHMC is heated by noise sooner.
+# Samplers with a step size to choose, and the decades of their grids: SGHMC is heated by noise sooner, and under
+# correlated noise pSMILE wants small steps.
 BY_HAND: dict[str, tuple[Callable, tuple[float, float]]] = {
     "smile_naive": (smile_naive, (-2.0, 0.0)),
-    "psmile_naive": (psmile_naive, (-2.0, 0.0)),
+    "psmile_naive": (psmile_naive, (-3.0, 0.0)),
     "sghmc": (sghmc, (-3.5, -1.5)),
 }
 SIZE = 32  # B of ismile, whose noise is that of N/B = 16²
