@@ -61,7 +61,7 @@ def bulk_ess(values: np.ndarray) -> np.ndarray:
 def _halves(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, np.float64)
     half = values.shape[1] // 2
-    return np.concatenate([values[:, :half], values[:, values.shape[1] - half :]])
+    return np.concatenate([values[:, :half], values[:, half : 2 * half]])
 
 
 def _normal_scores(values: np.ndarray) -> np.ndarray:

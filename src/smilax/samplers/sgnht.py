@@ -53,9 +53,9 @@ def sgnht(
 ) -> SamplingAlgorithm:
     """SGNHT (Ding, Fang, Babbush, Chen, Skeel and Neven 2014, with εp for u, ε² for η, ξ for α and a for A's share).
 
-    p' = (1 − ξ) p + ε ∇log p̂(x) + √(2aT) z, then x' = x + ε p', then ξ' = ξ + ε² ((1 − ξ/2)|p'|²/d − T), from ξ = a. One
-    gradient a step. The friction grows until the temperature is right, which needs no estimate of the batch noise but
-    that it is the same in every direction: if not, noisy directions stay too warm and quiet ones too cold.
+    p' = (1 − ξ) p + ε ∇log p̂(x) + √(2aT) z, then x' = x + ε p', then ξ' = ξ + ε² ((1 − ξ/2)|p'|²/d − T), from ξ = a;
+    one gradient a step. The friction grows until the temperature is right, which needs no estimate of the batch noise
+    but that it is the same in every direction: if not, noisy directions stay too warm and quiet ones too cold.
 
     The factor 1 − ξ/2 is ours. With a friction per step, and not per time, momenta have the variance T/(1 − ξ/2) where
     positions have T; without it positions are too cold by ξ/2, at any step size.
