@@ -10,11 +10,15 @@ from smilax.experiments.analytical.biases import Setting, grid_of
 from smilax.experiments.analytical.mixture import CENTRES, Visits
 from smilax.plots.style import LINES, MARKERS, MUTED, palette
 
+# A mean of x² that is ten standard deviations of x² off.
+MOST_BIAS = 100.0
+
 
 def bias_figure(results: Mapping[Setting, np.ndarray], path: Path) -> None:
     """Bias against step size: a row for each target and law of the noise, a column for each noise.
 
-    Lines are medians over seeds, bands their range; a sampler that finds its step is a horizontal line.
+    Lines are medians over seeds, bands their range; a sampler that finds its step is a horizontal line. Biases above
+    100 are cut off.
     """
     from matplotlib.figure import Figure
 
@@ -35,6 +39,9 @@ def bias_figure(results: Mapping[Setting, np.ndarray], path: Path) -> None:
                 ax.set_title(noise)
             if i == len(rows) - 1:
                 ax.set_xlabel("step size")
+        # The range that samplers are compared in is lost beside that of chains that ran off.
+        low, high = axes[i, 0].get_ylim()
+        axes[i, 0].set_ylim(low, min(high, MOST_BIAS))
         law_text = "" if law == "gaussian" else f", {law} noise"
         axes[i, 0].set_ylabel(f"{target}{law_text}\nbias of E[x²]")
     handles = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
