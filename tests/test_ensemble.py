@@ -322,3 +322,13 @@ def test_lists_and_networks_of_several_outputs_are_named(key):
     network = Network(lambda key: {"w": jnp.zeros(3, DTYPE)}, lambda p, x: (x @ p["w"], x))
     with pytest.raises(TypeError, match="the network must return one array, got a tuple"):
         train_ensemble(key, bnn(network, Gaussian(), Normal(), N), TRAIN)
+
+
+@pytest.mark.once
+def test_a_transform_may_make_pairs_of_something_else(key):
+    rows = np.column_stack([X[:N], Y[:N]])
+    batches = Batches(rows, transform=lambda key, batch: (batch[:, :-1], batch[:, -1]))
+    members = train_ensemble(key, linear(), batches, num_members=2, max_epochs=2)
+    assert np.isfinite(coefficients(members)).all()
+    with pytest.raises(TypeError, match="must be a tuple"):
+        train_ensemble(key, linear(), Batches({"x": X[:N], "y": Y[:N]}, transform=lambda key, batch: batch))

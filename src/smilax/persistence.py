@@ -27,6 +27,8 @@ HASHED_BYTES = 2**28
 PACKAGES = ("smilax", "jax", "jaxlib", "numpy", "safetensors")
 # Log densities of one model on two machines differ by rounding; those of two models do not by so little.
 SAME_DENSITY = 1e-4
+# Slopes may be what is left of larger ones.
+SAME_SLOPE, LEAST_SLOPE = 1e-2, 1e-7
 
 
 def versions() -> dict[str, str]:
@@ -84,7 +86,8 @@ def posterior_fingerprint(
             few = jax.tree.map(jnp.asarray, batches.first(batch_size))
         value = jax.jit(posterior.evaluate)(point, few)
         found["log_prior"] = _finite(value.log_prior)
-        slopes = jax.jit(jax.grad(lambda x: posterior.evaluate(x, few).log_prior))(point)
+        dtype = value.log_prior.dtype
+        slopes = jax.jit(jax.grad(lambda x: jnp.asarray(posterior.log_prior(x)).astype(dtype)))(point)
         # A wide prior's value says little: in nats it is as good as constant.
         found["prior_slope"] = [_finite(jnp.linalg.norm(leaf.ravel())) for leaf in jax.tree.leaves(slopes)]
         if isinstance(batches, Batches):
@@ -205,29 +208,29 @@ def check_same(config: dict[str, Any], algorithm: SamplingAlgorithm, batches: Ba
             raise ValueError(
                 f"algorithm has another posterior than the store: {what} {found[what]}, the store: {wanted[what]}"
             )
-    for what, reason, least in (
-        ("log_prior", "the prior differs", 1.0),
-        ("prior_slope", "the prior differs", 0.0),
-        ("log_likelihood", "likelihood or network differ", 1.0),
+    for what, reason, share, least in (
+        ("log_prior", "the prior differs", SAME_DENSITY, 1.0),
+        ("prior_slope", "the prior differs", SAME_SLOPE, LEAST_SLOPE),
+        ("log_likelihood", "likelihood or network differ", SAME_DENSITY, 1.0),
     ):
         # Stores of earlier versions know no slopes.
-        if what in wanted and not _close(found[what], wanted[what], least):
+        if what in wanted and not _close(found[what], wanted[what], share, least):
             raise ValueError(
                 f"algorithm has another posterior than the store: at a fixed point {what} is {found[what]}, there it "
                 f"was {wanted[what]}; {reason}"
             )
 
 
-def _close(mine: Any, stored: Any, least: float) -> bool:
+def _close(mine: Any, stored: Any, share: float, least: float) -> bool:
     """Whether two numbers, or lists of them, agree but for rounding; None, for not finite, agrees with itself.
 
-    Differences are compared with the number stored, and with `least` where that is more.
+    Differences may be a share of the number stored, or of `least` where that is more.
     """
     if isinstance(mine, list) and isinstance(stored, list):
-        return len(mine) == len(stored) and all(_close(*both, least) for both in zip(mine, stored, strict=True))
+        return len(mine) == len(stored) and all(_close(*both, share, least) for both in zip(mine, stored, strict=True))
     if mine is None or stored is None:
         return mine is stored
-    return abs(mine - stored) <= SAME_DENSITY * max(least, abs(stored))
+    return abs(mine - stored) <= share * max(least, abs(stored))
 
 
 def params_like(config: dict[str, Any], algorithm: SamplingAlgorithm, params: Any = None) -> Any:

@@ -64,7 +64,8 @@ def check_data(posterior: Posterior, batches: Batches | Stream, name: str = "dat
         check_finite(f"{name}{jax.tree_util.keystr(path)}", np.asarray(leaf))
     if check is not None and isinstance(batches, Batches):
         first = batches.first(min(TRANSFORMED_ROWS, batches.num_rows))
-        if isinstance(posterior, NetworkPosterior) and _shapes_of_rows(first[1]) == _shapes_of_rows(data[1]):
+        pairs = all(isinstance(part, (tuple, list)) and len(part) > 1 for part in (first, data))
+        if isinstance(posterior, NetworkPosterior) and pairs and _shapes_of_rows(first[1]) == _shapes_of_rows(data[1]):
             # Targets are what they were: all are looked at.
             posterior.check_targets(np.asarray(data[1]), first[0])
         check(first, name=f"the transform of {name}", whole=False)

@@ -1,6 +1,5 @@
-"""What the columns of a table hold: names, numbers, categories and classes, and what is refused."""
+"""What the columns of a table hold, numbers, categories or classes, and what is refused."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,47 +9,8 @@ from smilax.cli.app import refuse
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-READERS = {".csv": "read_csv", ".parquet": "read_parquet", ".pq": "read_parquet"}
 # A column of text with more values than this, or with more than half as many as rows, is a name, a date or a note.
 MOST_CATEGORIES = 50
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-
-
-def read_table(path: Path) -> "DataFrame":
-    """A CSV or Parquet file, rows numbered from zero, no two columns of one name."""
-    if not path.is_file():
-        refuse(f"there is no file {path}")
-    if path.suffix.lower() not in READERS:
-        refuse(f"{path} is no table: its name has to end with {', '.join(READERS)}")
-    pandas = import_pandas()
-    try:
-        table = getattr(pandas, READERS[path.suffix.lower()])(path)
-        # `read_csv` renames what comes twice.
-        header = pandas.read_csv(path, header=None, nrows=1, dtype=str).iloc[0] if _is_csv(path) else table.columns
-    except UnicodeDecodeError as error:
-        refuse(f"{path} cannot be read: it has to be UTF-8 ({error})")
-    except (ValueError, ImportError, OSError) as error:
-        refuse(f"{path} cannot be read: {error}")
-    names = np.asarray(header.dropna(), object)
-    repeated = sorted({str(name) for name in names if (names == name).sum() > 1})
-    if repeated:
-        refuse(f"{path} has several columns named {', '.join(map(repr, repeated))}")
-    if _is_csv(path) and len(table.columns) == 1:
-        used = [name for mark, name in SEPARATORS.items() if mark in str(table.columns[0])]
-        if used:
-            refuse(
-                f"{path} seems to be separated by {used[0]}, its one column is {table.columns[0]!r}; commas are read"
-            )
-    return table.reset_index(drop=True)
-
-
-def import_pandas() -> Any:
-    """pandas, or a refusal."""
-    try:
-        import pandas
-    except ImportError:
-        refuse("tables are read with pandas, which is not installed: pip install 'smilax[tables]'")
-    return pandas
 
 
 def is_number(column: Any) -> bool:
@@ -115,10 +75,6 @@ def are_classes(column: Any, target: str, task: str | None) -> bool:
     return classes
 
 
-def _is_csv(path: Path) -> bool:
-    return READERS[path.suffix.lower()] == "read_csv"
-
-
 def _refuse_dates(what: str, column: Any) -> None:
     if column.dtype.kind in "mM":
         refuse(f"{what} holds dates or times: write what matters of them as numbers, or leave it out of the file")
@@ -126,7 +82,9 @@ def _refuse_dates(what: str, column: Any) -> None:
 
 def _refuse_nearly_numbers(what: str, column: Any) -> None:
     """One cell such as "?" makes text of a column of numbers, and that of each number a category."""
-    numbers = import_pandas().to_numeric(column, errors="coerce").notna()
+    import pandas
+
+    numbers = pandas.to_numeric(column, errors="coerce").notna()
     if numbers.mean() > 0.5 and not numbers.all():
         others = column[~numbers]
         shown = ", ".join(f"{cell!r} in row {row}" for row, cell in others.head(3).items())

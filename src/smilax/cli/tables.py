@@ -7,14 +7,19 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import typer
 
 from smilax.cli.app import INTERRUPTED, refuse
-from smilax.cli.columns import READERS, are_classes, categories, import_pandas, is_number, known_rows, read_table
+from smilax.cli.columns import are_classes, categories, is_number, known_rows
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+READERS = {".csv": "read_csv", ".parquet": "read_parquet", ".pq": "read_parquet"}
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 # Of the rows with a target, where no others are to be predicted.
 HELD_OUT = 0.2
 LEVEL = 0.9  # of intervals
@@ -51,14 +56,14 @@ def fit_table(
 ) -> Path:
     """Fits a column of a table by the others and writes predictions and model; says how good it is where it can."""
     begin = time.perf_counter()
-    table = read_table(source)
+    table = _read(source)
     if target not in table.columns:
         refuse(f"--target: {source} has no column {target!r}; it has {', '.join(map(repr, table.columns))}")
     rows = known_rows(table, target)
     if len(rows) < 10:
         refuse(f"{source} has {len(rows)} rows with a value of {target!r}; at least 10 are needed")
     if others is not None:
-        train, asked = rows, read_table(others)
+        train, asked = rows, _read(others)
         missing = [name for name in rows.columns if name != target and name not in asked.columns]
         if missing:
             refuse(f"--predict: {others} lacks the columns {', '.join(map(repr, missing))}")
@@ -99,7 +104,7 @@ def fit_table(
         score = _score(written, truth, level, classes)
         typer.echo(score)
         written = {f"{target} (known)" if target in (*written, "row") else target: truth, **written}
-    pandas = import_pandas()
+    pandas = _pandas()
     pandas.DataFrame(written, index=asked.index).to_csv(output / PREDICTIONS, index_label="row")
     record = {
         "table": str(source), "target": target, "task": "classification" if classes else "regression",
@@ -125,6 +130,47 @@ def about_table(run: Path) -> str | None:
         f"model: {run / MODEL}, for sx.{name}.load",
     ]
     return "\n".join([*lines, *([record["score"]] if record["score"] else [])])
+
+
+def _read(path: Path) -> "DataFrame":
+    """A CSV or Parquet file, rows numbered from zero, no two columns of one name."""
+    if not path.is_file():
+        refuse(f"there is no file {path}")
+    if path.suffix.lower() not in READERS:
+        refuse(f"{path} is no table: its name has to end with {', '.join(READERS)}")
+    pandas = _pandas()
+    try:
+        table = getattr(pandas, READERS[path.suffix.lower()])(path)
+        # `read_csv` renames what comes twice.
+        header = pandas.read_csv(path, header=None, nrows=1, dtype=str).iloc[0] if _is_csv(path) else table.columns
+    except UnicodeDecodeError as error:
+        refuse(f"{path} cannot be read: it has to be UTF-8 ({error})")
+    except (ValueError, ImportError, OSError) as error:
+        refuse(f"{path} cannot be read: {error}")
+    names = np.asarray(header.dropna(), object)
+    repeated = sorted({str(name) for name in names if (names == name).sum() > 1})
+    if repeated:
+        refuse(f"{path} has several columns named {', '.join(map(repr, repeated))}")
+    if _is_csv(path) and len(table.columns) == 1:
+        used = [name for mark, name in SEPARATORS.items() if mark in str(table.columns[0])]
+        if used:
+            refuse(
+                f"{path} seems to be separated by {used[0]}, its one column is {table.columns[0]!r}; commas are read"
+            )
+    return table.reset_index(drop=True)
+
+
+def _pandas() -> Any:
+    """pandas, or a refusal."""
+    try:
+        import pandas
+    except ImportError:
+        refuse("tables are read with pandas, which is not installed: pip install 'smilax[tables]'")
+    return pandas
+
+
+def _is_csv(path: Path) -> bool:
+    return READERS[path.suffix.lower()] == "read_csv"
 
 
 @contextlib.contextmanager
