@@ -78,6 +78,17 @@ def test_posterior_objective_finds_the_ridge_solution(key):
 
 
 @pytest.mark.once
+def test_statistics_of_a_batch_are_refused(key):
+    def apply(params, x):
+        return (x - x.mean(0)[None]) @ params["weight"]
+
+    network = Network(lambda key: {"weight": jax.random.normal(key, (3, 1), DTYPE)}, apply)
+    posterior = bnn(network, Gaussian(), Normal(0.0, 1.0), N)
+    with pytest.raises(ValueError, match="it must depend on its own row only"):
+        train_ensemble(key, posterior, TRAIN, num_members=2, max_epochs=2)
+
+
+@pytest.mark.once
 def test_members_differ_and_do_not_depend_on_their_number(key):
     def train(number):
         return train_ensemble(

@@ -147,3 +147,44 @@ def test_what_does_not_build_from_a_key_is_told_how_to(key):
         from_equinox(eqx.nn.Linear(3, 2, key=key))
     with pytest.raises(TypeError, match="called with one key, and MLP cannot be .*lambda key: MLP"):
         from_equinox(eqx.nn.MLP)
+
+
+class Keyed(eqx.Module):
+    """Whose call has to be given a key, as those of networks with dropout often have."""
+
+    linear: eqx.nn.Linear
+    dropout: eqx.nn.Dropout
+    noise: float = eqx.field(static=True)
+
+    def __init__(self, key, noise=0.0):
+        self.linear, self.dropout, self.noise = eqx.nn.Linear(3, 2, key=key), eqx.nn.Dropout(0.5), noise
+
+    def __call__(self, x, *, key):
+        first, second = jax.random.split(key)
+        out = self.dropout(self.linear(x), key=first)
+        return out + self.noise * jax.random.normal(second, out.shape) if self.noise else out
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_call_that_needs_a_key(batched, key):
+    make = (lambda key: Rows(Keyed(key))) if batched else Keyed
+    with pytest.warns(UserWarning, match="has dropout"):
+        network = from_equinox(make, batched=batched)
+    params = network.init(key)
+    x = jax.random.normal(key, (5, 3))
+    module = Keyed(key)
+    np.testing.assert_allclose(network.apply(params, x), jax.vmap(module.linear)(x), rtol=1e-6)
+
+
+class Rows(eqx.Module):
+    of_row: Keyed
+
+    def __call__(self, x, key):
+        return jax.vmap(lambda x: self.of_row(x, key=key))(x)
+
+
+def test_a_call_that_draws_random_numbers_is_refused(key):
+    with pytest.warns(UserWarning, match="has dropout"):
+        network = from_equinox(lambda key: Keyed(key, noise=0.1))
+    with pytest.raises(ValueError, match="Keyed draws random numbers when it is called"):
+        jax.jit(network.apply)(network.init(key), jnp.ones((5, 3)))

@@ -376,6 +376,16 @@ def test_what_is_not_the_run_s_is_refused(changes, message, tmp_path_factory):
     assert sx.store.read(path).manifest.status == "finished"
 
 
+def test_schedules_are_told_apart_by_their_values(tmp_path):
+    def algorithm(decay):
+        return sx.sgld(POSTERIOR, lambda count: 1e-3 / (1 + decay * count.astype(jnp.float32)))
+
+    run(tmp_path / "run", algorithm=algorithm(0.1), num_samples=50)
+    with pytest.raises(ValueError, match="step_size = '<lambda>: 0.001, 0.000333"):
+        resume(tmp_path / "run", algorithm(0.2), num_samples=100)
+    assert_same(resume(tmp_path / "run", algorithm(0.1), num_samples=100), run(algorithm=algorithm(0.1)))
+
+
 def test_a_large_data_set_does_not_hide_the_prior(tmp_path):
     def posterior(scale):
         return sx.Posterior(

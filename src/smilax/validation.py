@@ -158,11 +158,7 @@ def _shapes(tree: Any) -> list[tuple[int, ...]]:
 
 def check_density(posterior: Posterior, params: Any, batch: Any) -> None:
     """Raises if a chain starts where the prior or the likelihood is not finite; `params` has a chain axis."""
-    batch = jax.tree.map(jnp.asarray, batch)
-    evaluate = compiled(
-        posterior, "density", lambda: jax.jit(jax.vmap(posterior.evaluate, in_axes=(0, None))), params, batch,
-        quick=True,
-    )  # fmt: skip
+    evaluate, batch = _evaluation(posterior, params, batch)
     value = evaluate(params, batch)
     for part, values in (("prior", value.log_prior), ("likelihood", value.log_likelihood)):
         values = np.asarray(values)
@@ -174,6 +170,27 @@ def check_density(posterior: Posterior, params: Any, batch: Any) -> None:
                 "every chain must start where the density is finite"
             )
     _check_rows_apart(evaluate, params, batch, np.asarray(value.log_likelihood))
+
+
+def check_rows_apart(posterior: Posterior, params: Any, batch: Any) -> None:
+    """Raises if what the model says of a row depends on the other rows of its batch; `params` has a chain axis.
+
+    Where some row's likelihood is not finite that cannot be told.
+    """
+    evaluate, batch = _evaluation(posterior, params, batch)
+    values = np.asarray(evaluate(params, batch).log_likelihood)
+    if np.isfinite(values).all():
+        _check_rows_apart(evaluate, params, batch, values)
+
+
+def _evaluation(posterior: Posterior, params: Any, batch: Any) -> tuple[Any, Any]:
+    """The compiled log density of several chains' parameters, and the batch as it takes it."""
+    batch = jax.tree.map(jnp.asarray, batch)
+    evaluate = compiled(
+        posterior, "density", lambda: jax.jit(jax.vmap(posterior.evaluate, in_axes=(0, None))), params, batch,
+        quick=True,
+    )  # fmt: skip
+    return evaluate, batch
 
 
 def _check_rows_apart(evaluate: Any, params: Any, batch: Any, values: np.ndarray) -> None:

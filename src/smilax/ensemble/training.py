@@ -23,7 +23,7 @@ from smilax.grouping import chosen_method, group_indices, num_groups
 from smilax.packing import PACKING_LIMIT, pack, packable, unpack
 from smilax.posterior import Posterior
 from smilax.trees import size
-from smilax.validation import check_count, check_data
+from smilax.validation import check_count, check_data, check_rows_apart
 
 DEFAULT_MEMBERS = 8
 DEFAULT_BATCH_SIZE = 64
@@ -96,7 +96,8 @@ def train_ensemble(
         `return_history=True` the pair `(members, history)`.
 
     Raises:
-        ValueError: for data that `posterior.check_data` refuses, a batch larger than the data, arguments out of range.
+        ValueError: for data that `posterior.check_data` refuses, a batch larger than the data, arguments out of range,
+            a network that lets the rows of a batch depend on one another.
         TypeError: for arguments of the wrong type, or a posterior without `init` when `init_params` is not given.
         FloatingPointError: if the loss of a member was not finite in any epoch. A member that is lost later keeps its
             best parameters, with a RuntimeWarning.
@@ -152,6 +153,7 @@ def train_ensemble(
     else:
         start_group = jitted_start()
     states = [start_group(key, indices) for indices in numbers]
+    check_rows_apart(posterior, _unpacked(jax.tree.map(lambda x: x[:1], states[0].best)), batches.first(batch_size))
     run_epoch = compiled(
         posterior,
         ("epoch", *settings),

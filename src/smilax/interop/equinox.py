@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from smilax.interop.freezing import Frozen, refuse_batch_statistics, sampled, warn_of_dropout
+from smilax.interop.freezing import Frozen, refuse_batch_statistics, refuse_random_numbers, sampled, warn_of_dropout
 from smilax.network import Network
 from smilax.structure import leaf_paths
 
@@ -22,8 +22,8 @@ def from_equinox(
     `eqx.partition(module, eqx.is_inexact_array)[0]`, so a module trained elsewhere gives a starting point. What is
     removed is kept from one build: integer arrays (from `jax.random.key(0)`, if they are random), functions, settings.
     The module is run in inference mode, because a posterior needs outputs that do not change from call to call; if it
-    has dropout there is a warning. Modules with state, such as batch normalisation, are refused: group and layer
-    normalisation work.
+    has dropout there is a warning; a call that needs a `key` gets one, and must not depend on it. Modules with state,
+    such as batch normalisation, are refused: group and layer normalisation work.
 
     Args:
         make: `make(key) -> module`. It may return a module trained elsewhere, from which chains then start.
@@ -36,7 +36,7 @@ def from_equinox(
     Raises:
         TypeError: if `make` does not build a callable Equinox module.
         ValueError: if the module has no floating-point arrays, or complex ones, or state; if `frozen` holds for all
-            arrays or for none.
+            arrays or for none; in a call, if it draws random numbers.
 
     Example:
         >>> import equinox as eqx, jax, jax.numpy as jnp, smilax as sx
@@ -73,9 +73,20 @@ def from_equinox(
             treedef, [jnp.asarray(leaf) for leaf, flag in zip(leaves, flags, strict=True) if flag]
         )
 
-    def apply(params: Any, x: Any) -> jax.Array:
+    keyed = _needs_key(template)
+    looked: list[bool] = []
+
+    def called(key: jax.Array, params: Any, x: Any) -> jax.Array:
         module = eqx.combine(jax.tree.unflatten(treedef, jax.tree.leaves(params)), static)
-        return module(x) if batched else jax.vmap(module)(x)
+        call = (lambda x: module(x, key=key)) if keyed else module
+        return call(x) if batched else jax.vmap(call)(x)
+
+    def apply(params: Any, x: Any) -> jax.Array:
+        key = jax.random.key(0)
+        if keyed and not looked:
+            refuse_random_numbers(name, lambda key: called(key, params, x), key)
+            looked.append(True)
+        return called(key, params, x)
 
     return Network(init, apply)
 
@@ -100,6 +111,12 @@ def _check_maker(make: Any) -> None:
             f"make is called with one key, and {name} cannot be ({error}); give a function such as "
             f"lambda key: {name}(..., key=key)"
         ) from error
+
+
+def _needs_key(module: Any) -> bool:
+    """Whether a call has to be given a `key`, as that of a module with dropout often has."""
+    key = inspect.signature(type(module).__call__).parameters.get("key")
+    return key is not None and key.default is inspect.Parameter.empty
 
 
 def _layers(module: Any) -> list[Any]:

@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.interpreters.partial_eval import dce_jaxpr
 
-from smilax.interop.freezing import Frozen, refuse_batch_statistics, sampled, warn_of_dropout
+from smilax.interop.freezing import Frozen, refuse_batch_statistics, refuse_random_numbers, sampled, warn_of_dropout
 from smilax.network import Network
 
 BETTER = "{0}.GroupNorm or {0}.LayerNorm"
@@ -102,6 +101,11 @@ def _from_linen(module: Any, x: Any, params: Any, frozen: Frozen | None, kwargs:
     if dropped:
         warn_of_dropout(name)
     flat = _flat(template.get("params", {}))
+    whole = [_join(path) for path, leaf in flat.items() if not hasattr(leaf, "shape")]
+    if whole:
+        raise ValueError(
+            f"{name} has parameters that are more than one array each, {', '.join(whole)}: name them apart"
+        )
     if params is not None:
         given = _flat(params)
         wrong = {path: (np.shape(given[path]) if path in given else None, leaf.shape) for path, leaf in flat.items()}
@@ -164,22 +168,12 @@ def _from_nnx(make: Callable, x: Any, frozen: Frozen | None, kwargs: dict[str, A
     def run(flat, x):
         state = jax.tree.unflatten(treedef, [flat[path] for path in paths])
         if not looked and jax.tree.leaves(random):
-            _refuse_random_numbers(name, lambda random: called(state, nnx.merge_state(random, others), x), random)
+            refuse_random_numbers(name, lambda random: called(state, nnx.merge_state(random, others), x), random)
             looked.append(True)
         return called(state, rest, x)
 
     flat = dict(zip(paths, jax.tree.leaves(state), strict=True))
     return _network(name, flat, values, run, frozen, x)
-
-
-def _refuse_random_numbers(name: str, outputs: Callable, random: Any) -> None:
-    """Raises if the outputs depend on the state of a random generator; recurrent layers use one and need it not."""
-    jaxpr = jax.make_jaxpr(outputs)(random).jaxpr
-    _, used = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    if any(used):
-        raise ValueError(
-            f"{name} draws random numbers when it is called: what it says of an example has to be the same each time"
-        )
 
 
 def _network(

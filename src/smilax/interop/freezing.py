@@ -4,7 +4,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+from jax.interpreters.partial_eval import dce_jaxpr
 
 # `frozen(path, leaf)`: whether a parameter is left as it is.
 Frozen = Callable[[str, Any], bool]
@@ -53,6 +55,16 @@ def refuse_batch_statistics(name: str, layers: str, better: str) -> None:
         "batch, so that there is no likelihood of single examples, and no posterior that mini-batches estimate. Use a "
         f"normalisation of each example by itself: {better}"
     )
+
+
+def refuse_random_numbers(name: str, outputs: Callable[[Any], Any], random: Any) -> None:
+    """Raises the ValueError if `outputs(random)`, of keys or generators, depends on them; many take them and do not."""
+    jaxpr = jax.make_jaxpr(outputs)(random).jaxpr
+    _, used = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    if any(used):
+        raise ValueError(
+            f"{name} draws random numbers when it is called: what it says of an example has to be the same each time"
+        )
 
 
 def warn_of_dropout(name: str) -> None:

@@ -134,5 +134,12 @@ def schedule(step_size: StepSize) -> Callable[[jax.Array], jax.Array]:
 
 
 def describe(step_size: StepSize) -> Any:
-    """A JSON-able form of a step size."""
-    return getattr(step_size, "__name__", "schedule") if callable(step_size) else float(step_size)
+    """A JSON-able form of a step size; of a schedule its name, and what it gives by powers of ten of the count."""
+    if not callable(step_size):
+        return float(step_size)
+    counts = [0, *(10**power for power in range(1, 7))]
+    with jax.ensure_compile_time_eval():
+        values = [float(step_size(jnp.asarray(count, jnp.int32))) for count in counts]
+    # Three digits: the last ones of a cosine are not the same on every machine.
+    shown = ", ".join(f"{value:.3g}" for value in values)
+    return f"{getattr(step_size, '__name__', 'schedule')}: {shown} at steps 0, 10, ..., 10^6"

@@ -11,7 +11,10 @@ from smilax.experiments.steps.programs import GRADIENTS, programs
 
 # What one repetition should take, and the least and most steps of one: what a call does once, as touching its memory
 # for the first time, is no part of a step, and took as long as one on models with large temporaries.
-SECONDS, LEAST_STEPS, MOST_STEPS = 0.15, 10, 2000
+SECONDS, LEAST_STEPS, MOST_STEPS = 0.15, 10, 10_000
+# A share of its steps that a program takes before each turn that counts: the first to run after another process was
+# measured at two to four times its time. Threads of that process may spin on for as long as the pause.
+LEAD_IN, PAUSE = 0.25, 0.3
 
 
 class Row(NamedTuple):
@@ -85,18 +88,26 @@ def _measure(
             found[name].run(steps)
             return time.perf_counter() - begin
 
-        names = [*found, *present]
-        steps = {}
-        for name in names:
+        def steps_of_a_turn(name: str) -> int:
+            least = -(-LEAST_STEPS // (found[name].inner if name in found else 1))
             timed(name, 1)
-            inner = found[name].inner if name in found else 1
-            least = -(-LEAST_STEPS // inner)
-            steps[name] = max(least, min(MOST_STEPS, round(SECONDS / timed(name, 1))))
+            steps = 1
+            # A first guess from one step, most of whose time is that of a call, and one from as many as that.
+            for _ in range(2):
+                steps = max(least, min(MOST_STEPS, round(SECONDS * steps / timed(name, steps))))
+            return steps
+
+        names = [*found, *present]
+        steps = {name: steps_of_a_turn(name) for name in names}
         times: dict[str, list[float]] = {name: [] for name in names}
-        for _ in range(repeats):
-            for name in names:
+        for turn in range(repeats):
+            # Back and forth, so that no program always has the same one before it.
+            for name in names if turn % 2 == 0 else names[::-1]:
+                timed(name, max(1, round(LEAD_IN * steps[name])))
                 taken = steps[name] * (found[name].inner if name in found else 1)
                 times[name].append(timed(name, steps[name]) / taken)
+                if name in present:
+                    time.sleep(PAUSE)
     finally:
         for peer in peers.values():
             peer.close()
