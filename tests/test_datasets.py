@@ -331,3 +331,43 @@ def test_images_are_turned_as_they_were_held_and_deep_ones_refused(tmp_path):
     Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(tmp_path / "a" / "deep.png")
     with pytest.raises(ValueError, match="deep.png has more than 8 bits a pixel"):
         sx.datasets.image_folder(tmp_path, 8)
+
+
+def test_damaged_files_are_named(tmp_path):
+    good = tmp_path / "good.npz"
+    np.savez_compressed(good, x=np.zeros((50, 3)), y=np.arange(50))
+    content = good.read_bytes()
+    flipped = bytearray(content)
+    flipped[60] ^= 255
+    for name, data in (("empty", b""), ("short", content[: len(content) // 2]), ("flipped", bytes(flipped))):
+        path = tmp_path / f"{name}.npz"
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=f"{name}.npz is no .npz file of NumPy arrays, or damaged"):
+            sx.datasets.npz(path)
+    np.savez(tmp_path / "objects.npz", x=np.array([None] * 50), y=np.arange(50))
+    with pytest.raises(ValueError, match="objects.npz is no .npz file"):
+        sx.datasets.npz(tmp_path / "objects.npz")
+
+
+def test_cifar100_is_not_cifar10(tmp_path):
+    np.savez(tmp_path / "cifar100.npz", x=1)
+    with pytest.raises(FileNotFoundError, match=r"holds no cifar10"):
+        sx.datasets.images("cifar10", tmp_path)
+
+
+def test_tables_are_looked_at(folder):
+    directory, table = folder
+    with pytest.raises(ValueError, match="fractions must be the shares of training and validation rows"):
+        sx.datasets.uci("airfoil", directory, fractions=(0.6, 0.1, 0.1))
+    with pytest.raises(ValueError, match="seed must not be negative"):
+        sx.datasets.uci("airfoil", directory, seed=-1)
+    np.savez(directory / "smile_permutations.npz", airfoil_rng3=np.arange(40) // 2)
+    with pytest.raises(ValueError, match="airfoil_rng3 is no order of the 40 rows"):
+        sx.datasets.uci("airfoil", directory, seed=3)
+    np.savez(directory / "uci_tabular.npz", airfoil=np.where(np.arange(6) == 2, 1.0, table))
+    assert not np.any(sx.datasets.uci("airfoil", directory).train[0][:, 2])
+    table = table.copy()
+    table[3, 1] = np.nan
+    np.savez(directory / "uci_tabular.npz", airfoil=table)
+    with pytest.raises(ValueError, match="the table must be finite"):
+        sx.datasets.uci("airfoil", directory)

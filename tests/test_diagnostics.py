@@ -1,6 +1,7 @@
 """Diagnostics against closed forms, NumPy, and BlackJAX's R-hat and effective sample size."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from smilax.diagnostics.convergence import bulk_ess, split_rhat
 from smilax.diagnostics.isotropy import noise_law
 from smilax.diagnostics.kernel_rows import energy_row, isotropy_row, leaves_row, level_row, rejects_row, step_row
 from smilax.diagnostics.quantities import PROJECTIONS, Quantities, watched
-from smilax.diagnostics.table import WIDTH
+from smilax.diagnostics.table import WIDTH, Row
 from smilax.geometry import Diagonal, Identity
 from smilax.geometry.dense import Dense
 from smilax.samplers.ismile import IsmileState
@@ -472,3 +473,10 @@ def watched_of(draws, posterior, inputs):
     config = {"num_params": 1}
     result = sx.Result(draws, None, None, None, config, 0.0, False)
     return watched(result, posterior, None, 9, inputs).values
+
+
+def test_a_run_without_draws_is_not_called_fine():
+    row = Row("lost chains", math.nan, "there are no draws", "", "n/a", "Run on from the result.")
+    diagnosis = sx.Diagnosis("ismile, 4 x 0 draws", (row,))
+    assert not diagnosis.ok
+    assert str(diagnosis).startswith("ismile, 4 x 0 draws: nothing could be checked")

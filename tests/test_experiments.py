@@ -12,8 +12,8 @@ from smilax.experiments.cases import restored
 from smilax.experiments.files import merged, parse_changes
 from smilax.experiments.schema import task_of
 from smilax.experiments.scoring import scores
-from smilax.experiments.sources import SOURCES, npz
-from smilax.experiments.table import summary
+from smilax.experiments.sources import SOURCES, Data, Source, load_data, npz
+from smilax.experiments.table import SHOWN, summary
 
 pytestmark = pytest.mark.once
 
@@ -197,7 +197,7 @@ def test_a_schedule_ends_where_the_run_does(write):
     text = TOML + '[sampler]\nname = "smile_naive"\nstep_size = { start = 0.1, stop = 0.01, decay = "linear" }\n'
     config = load_experiment(write(text)).cases[0].config
     algorithm = algorithm_of(config, problem_of(config, 1, None).posterior)
-    assert algorithm.config["step_size"] == "linear from 0.1 to 0.01 in 30 steps"
+    assert algorithm.config["step_size"].startswith("linear from 0.1 to 0.01 in 30 steps: 0.1, 0.07, 0.01")
 
 
 def test_a_network_that_cannot_take_the_rows(write):
@@ -320,3 +320,96 @@ def test_a_table_of_an_earlier_version_keeps_its_columns(tmp_path):
     append_row(tmp_path / "t.csv", {"seed": 2, "case": "a", "ece_by_chance": 0.1, "lppd": 0.25})
     rows = [{"seed": "1", "case": "a", "lppd": "0.5"}, {"seed": "2", "case": "a", "lppd": "0.25"}]
     assert read_rows(tmp_path / "t.csv") == rows
+
+
+@pytest.mark.parametrize("kept", [3, 30, 200])
+def test_a_row_that_was_being_written_is_none(tmp_path, kept):
+    from smilax.experiments.table import append_row, read_rows
+
+    row = {"seed": 1, "method": "sgld", "case": "a", "settings": "", "lppd": 1.0}
+    append_row(tmp_path / "t.csv", row)
+    append_row(tmp_path / "t.csv", row | {"seed": 2})
+    whole = (tmp_path / "t.csv").read_bytes()
+    header = whole.index(b"\n") + 1
+    # Within the header, within the first row, within the second.
+    (tmp_path / "t.csv").write_bytes(whole[: {3: 3, 30: header + 3, 200: len(whole) - 20}[kept]])
+    append_row(tmp_path / "t.csv", row | {"seed": 3})
+    seeds = [found["seed"] for found in read_rows(tmp_path / "t.csv")]
+    assert seeds == {3: ["3"], 30: ["3"], 200: ["1", "3"]}[kept]
+    summary(read_rows(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize("values", [("nan", "1"), ("-inf", "1"), ("inf", "inf")])
+def test_scores_that_are_not_finite_are_shown_as_they_are(values):
+    rows = [{"method": "a", "settings": "", "lppd": value} for value in values]
+    rows = [dict.fromkeys(SHOWN, "") | row for row in rows]
+    assert "nan" in summary(rows)
+
+
+def test_a_lost_chain_is_scored_as_such(write):
+    text = TOML.replace("diabetes", "breast_cancer").replace("gaussian", "categorical")
+    config = load_experiment(write(text)).base
+    problem = problem_of(config, 1, None)
+    members = jax.vmap(problem.posterior.init)(jax.random.split(jax.random.key(0), 2))
+    assert np.isfinite(scores(problem, members, "classes")["accuracy"])
+    lost = jax.tree.map(lambda leaf: leaf.at[1].set(np.nan), members)
+    found = scores(problem, lost, "classes")
+    assert set(found) == set(scores(problem, members, "classes"))
+    assert all(np.isnan(value) for value in found.values())
+
+
+def test_few_rows_of_many_are_of_all_classes():
+    x = np.arange(400, dtype=np.float32)[:, None]
+    labels = np.repeat(np.arange(4), 100).astype(np.int32)
+    data = Data((x, labels), (x, labels), (x, labels))
+
+    def load(data_dir, seed):
+        return data
+
+    cut = load_data(Source(load, "classes", ""), None, 1, {}, 60, 20)
+    assert [len(part[1]) for part in cut[:3]] == [60, 60, 20]
+    assert all(set(part[1]) == {0, 1, 2, 3} for part in cut[:3])
+    np.testing.assert_array_equal(labels[cut.train[0][:, 0].astype(int)], cut.train[1])
+    # Shuffled rows are the first ones.
+    order = np.random.default_rng(0).permutation(400)
+    data = Data(*((x[order], labels[order]) for _ in range(3)))
+    np.testing.assert_array_equal(load_data(Source(load, "classes", ""), None, 1, {}, 60, 20).train[0], x[order][:60])
+
+
+def test_a_sweep_over_names_keeps_what_else_is_swept(write):
+    sweep = '[sweep]\nsampler.step_size = [1e-2, 1e-3]\nsampler.name = ["psmile", "smile"]\n'
+    experiment = load_experiment(write(TOML + '[sampler]\nname = "psmile"\n' + sweep))
+    found = [(case.config.sampler.name, case.config.sampler.model_dump()["step_size"]) for case in experiment.cases]
+    assert found == [("psmile", 1e-2), ("smile", 1e-2), ("psmile", 1e-3), ("smile", 1e-3)]
+
+
+def test_a_folder_without_a_manifest_is_begun_anew(tmp_path, write):
+    experiment = load_experiment(write(TOML + '[sampler]\nname = "sgld"\nstep_size = 1e-6\n'))
+    run = sx.experiments.run_experiment(experiment, output=tmp_path / "run", say=lambda line: None)
+    table = run / "results.csv"
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(lines[:-1]))
+    case = running.case_directory(run, 1, experiment.cases[0].label)
+    (case / "manifest.json").unlink()
+    sx.experiments.resume_experiment(run, say=lambda line: None)
+    again = table.read_text().splitlines(keepends=True)
+    assert [row["lppd"] for row in sx.experiments.read_rows(table)] == [line["lppd"] for line in csv.DictReader(lines)]
+    assert len(again) == len(lines)
+
+
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"y_train": np.linspace(0, 1, 20)}, "y_train must be whole numbers from 0 on"),
+        ({"y_train": np.zeros(19, int)}, r"x_train and y_train need the same rows, got shapes \(20, 3\) and \(19,\)"),
+        ({"y_test": np.array(["a"] * 10)}, "y_test must be numbers, got an array of dtype <U1"),
+    ],
+)
+def test_arrays_of_a_file_are_looked_at(tmp_path, changes, match):
+    arrays = {"x_train": np.zeros((20, 3)), "y_train": np.arange(20) % 3, "x_test": np.zeros((10, 3))}
+    arrays |= {"y_test": np.arange(10)[:, None] % 3}
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert npz(tmp_path, 1, file="a.npz", task="classes", valid_rows=3).test[1].shape == (10,)
+    np.savez(tmp_path / "a.npz", **(arrays | changes))
+    with pytest.raises(ValueError, match=match):
+        npz(tmp_path, 1, file="a.npz", task="classes", valid_rows=3)

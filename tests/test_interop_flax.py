@@ -249,3 +249,11 @@ def test_whole_numbers_are_no_parameters(key):
         sx.from_flax(lambda rngs: Indexed(rngs), X)
     network = sx.from_flax(lambda rngs: Indexed(rngs), X, frozen=lambda path, leaf: path == "index")
     assert list(network.init(key)) == ["out"]
+
+
+def test_the_callers_module_is_left_as_it_was(key):
+    module = Nnx(dropout=0.5, rngs=nnx.Rngs(0))
+    with pytest.warns(UserWarning, match="has dropout"):
+        network = sx.from_flax(lambda rngs: module)
+    network.apply(network.init(key), X)
+    assert not module.dropout.deterministic

@@ -436,3 +436,36 @@ def test_noise_that_is_not_added_is_not_reported():
     )  # fmt: skip
     assert result.state.chains.factored > 1
     assert not any(np.any(level) for level in result.state.chains.damping)
+
+
+@jax.custom_vjp
+def backwards_only(x):
+    return x**2
+
+
+backwards_only.defvjp(lambda x: (x**2, x), lambda x, slope: (2 * x * slope,))
+
+
+@pytest.mark.once
+def test_a_likelihood_with_a_derivative_in_reverse_mode_only(key):
+    posterior = sx.Posterior(
+        lambda w: -0.5 * jnp.sum(w**2), lambda w, x: -0.5 * jnp.sum(backwards_only(x - w[None]), axis=-1), num_data=40
+    )
+    x = np.ones((40, 2), np.float32)
+    options = {"num_chains": 2, "num_warmup": 30, "num_samples": 10, "batch_size": 10, "progress_bar": False}
+    with pytest.raises(TypeError, match=r"no forward-mode derivative.*jax.custom_vjp.*friction=False"):
+        sx.sample(key, sx.ismile(posterior), x, jnp.zeros(2, jnp.float32), **options)
+    result = sx.sample(key, sx.ismile(posterior, friction=False), x, jnp.zeros(2, jnp.float32), **options)
+    assert np.isfinite(result.draws).all()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("make", [sx.ismile, sx.nuts, lambda p: sx.mclmc(p, 0.1, energy_variance=(0.5, 0.1))])
+def test_a_fraction_of_warm_up_may_be_a_plain_number(make, key):
+    posterior = sx.Posterior(
+        lambda w: -0.5 * jnp.sum(w**2), lambda w, x: -0.5 * jnp.sum((x - w[None]) ** 2, axis=-1), num_data=40
+    )
+    algorithm, x = make(posterior), jnp.ones((40, 2), jnp.float32)
+    state = algorithm.init(key, jnp.zeros(2, jnp.float32))
+    state, _ = algorithm.warmup(key, state, x, 0.3)
+    assert np.isfinite(state.params).all()

@@ -1,5 +1,7 @@
 """Metrics against closed forms, scikit-learn and numbers worked out by hand."""
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from scipy import stats
 from scipy.special import betaln, softmax
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score
 
+import smilax as sx
 from smilax import metrics
 from smilax.bnn import bnn
 from smilax.likelihoods import Bernoulli, Categorical, Gaussian, Poisson, StudentT
@@ -346,3 +349,39 @@ class TestErrors:
             metrics.ece_by_chance(probs, num_bins=0)
         with pytest.raises(ValueError, match="level must be"):
             metrics.coverage(constant(Gaussian(scale=1.0), np.zeros((2, 3))), np.zeros(3), level=1.0)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("far, log_scale", [(0.0, 0.0), (1e6, 0.0), (-1e7, 0.0), (0.0, 20.0), (0.0, 50.0)])
+def test_crps_with_a_draw_that_is_far_off_or_very_wide(far, log_scale):
+    means, scales = np.random.default_rng(3).normal(0, 0.2, 400), np.ones(400)
+    means[7] += far
+    scales[7] = np.exp(log_scale)
+    network = sx.Network(lambda key: jnp.zeros(2), lambda w, x: jnp.broadcast_to(w, (len(x), 2)))
+    posterior = sx.bnn(network, sx.likelihoods.Gaussian("input"), sx.priors.Normal(0.0, 1.0), num_data=10)
+    weights = np.stack([means, np.log(scales)], axis=-1)[None].astype(jnp.zeros(()).dtype)
+    prediction = sx.predict(posterior, SimpleNamespace(draws={"network": weights}), np.zeros((2, 1), weights.dtype))
+
+    def expected(shift, spread):
+        # E|Z| of a normal variable.
+        z = shift / spread
+        return 2 * spread * stats.norm.pdf(z) + shift * (2 * stats.norm.cdf(z) - 1)
+
+    means, scales = means.astype(weights.dtype).astype(float), np.exp(weights[0, :, 1].astype(float))
+    pairs = expected(means[:, None] - means, np.hypot(scales[:, None], scales))
+    exact = expected(0.7 - means, scales).mean() - pairs.mean() / 2
+    np.testing.assert_allclose(sx.metrics.crps(prediction, np.full(2, 0.7)), exact, rtol=1e-3)
+
+
+@pytest.mark.once
+def test_scores_of_a_lost_chain_are_refused_by_name():
+    network = sx.Network(lambda key: jnp.zeros((2, 3)), lambda w, x: x @ w)
+    posterior = sx.bnn(network, sx.likelihoods.Categorical(), sx.priors.Normal(0.0, 1.0), num_data=10)
+    weights = np.zeros((2, 4, 2, 3), jnp.zeros(()).dtype)
+    weights[1, 2] = np.nan
+    x, y = np.ones((5, 2), weights.dtype), np.zeros(5, int)
+    prediction = sx.predict(posterior, SimpleNamespace(draws={"network": weights}), x)
+    for metric in (sx.metrics.accuracy, sx.metrics.ece, sx.metrics.brier, sx.metrics.aurc):
+        with pytest.raises(ValueError, match="100% of the prediction is NaN, as a draw is not finite"):
+            metric(prediction, y)
+    assert sx.metrics.accuracy(prediction.chain(0), y) == 1

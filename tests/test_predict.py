@@ -1,5 +1,7 @@
 """The posterior predictive against mixtures written out in NumPy and SciPy."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import jax
@@ -547,3 +549,57 @@ def test_samples_are_of_the_draws_that_were_chosen():
         key = jax.random.key(seed)
         cached, streamed = (gaussian(max_memory=most)[0].sample(key, TOTAL) for most in (2**29, 0))
         np.testing.assert_array_equal(cached, streamed)
+
+
+@pytest.mark.parametrize("far", [1e3, 1e6, -1e7, 1e17])
+def test_a_draw_that_is_far_off_moves_no_quantile(far):
+    means = np.random.default_rng(5).normal(0, 0.2, TOTAL)
+    means[7] = far
+    prediction = of_mixture(means, np.zeros(TOTAL))
+    for q in (0.05, 0.5, 0.95):
+        found = prediction.quantile(q)[0]
+        assert abs(stats.norm.cdf(found, means, 1.0).mean() - q) < 1e-4
+    low, high = prediction.interval(0.9)
+    assert -3 < low[0] < high[0] < 3
+
+
+@pytest.mark.parametrize("log_scale", [10.0, 20.0, 50.0, 85.0])
+def test_a_draw_that_is_very_wide_moves_no_quantile(log_scale):
+    log_scales = np.zeros(TOTAL)
+    log_scales[7] = log_scale
+    prediction = of_mixture(np.zeros(TOTAL), log_scales)
+    for q in (0.05, 0.5, 0.95):
+        found = prediction.quantile(q)[0]
+        assert abs(stats.norm.cdf(found, 0.0, np.exp(log_scales)).mean() - q) < 1e-4
+
+
+def of_mixture(means, log_scales):
+    """The prediction of Gaussians with these means and scales, a draw each."""
+    network = Network(lambda key: jnp.zeros(2), lambda w, x: jnp.broadcast_to(w, (len(x), 2)))
+    posterior = bnn(network, Gaussian("input"), Normal(0.0, 1.0), num_data=100)
+    weights = np.stack([means, log_scales], axis=-1).astype(DTYPE).reshape(CHAINS, DRAWS, 2)
+    return predict(posterior, SimpleNamespace(draws={"network": weights}), inputs())
+
+
+def test_a_posterior_goes_when_nobody_needs_it():
+    network = Network(lambda key: jnp.zeros((FEATURES,)), lambda w, x: x @ w)
+    posterior = bnn(network, Gaussian(0.5), Normal(0.0, 1.0), num_data=100)
+    draws = {"network": np.zeros((CHAINS, DRAWS, FEATURES), DTYPE)}
+    prediction = predict(posterior, SimpleNamespace(draws=draws), inputs())
+    assert np.isfinite(prediction.mean).all() and np.isfinite(prediction.quantile(0.3)).all()
+    gone = weakref.ref(posterior)
+    del posterior, prediction, network
+    gc.collect()
+    assert gone() is None
+
+
+class Unhashable(Gaussian):
+    """As a dataclass that compares by its fields and is not frozen."""
+
+    __hash__ = None
+
+
+def test_a_likelihood_without_a_hash_is_refused_before_anything_is_sampled():
+    network = Network(lambda key: jnp.zeros((FEATURES,)), lambda w, x: x @ w)
+    with pytest.raises(TypeError, match=r"Unhashable has none .*: make it a @dataclass\(frozen=True, eq=False\)"):
+        bnn(network, Unhashable(0.5), Normal(0.0, 1.0), num_data=100)

@@ -259,3 +259,31 @@ def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch):
     # Every plot is in the table.
     named = {name for name in vars(sx.plots) if callable(getattr(sx.plots, name)) and not name.startswith("_")}
     assert named <= set(re.findall(r"`(\w+)`", text))
+
+
+class Doubled(sx.likelihoods.Gaussian):
+    """A likelihood of one's own without a cdf."""
+
+    def cdf(self, params, outputs, value):
+        raise TypeError("Doubled has no cumulative distribution")
+
+
+def test_what_a_likelihood_of_ones_own_cannot_show_is_said(tmp_path):
+    posterior = sx.bnn(sx.models.mlp(2, 1, hidden=(3,)), Doubled(0.5), sx.priors.Normal(0.0, 1.0), num_data=60)
+    result = sx.sample(
+        jax.random.key(0), sx.psmile(posterior), DATA, MEMBERS, num_warmup=20, num_samples=40, batch_size=20,
+        progress_bar=False,
+    )  # fmt: skip
+    text = sx.report(tmp_path / "report.html", result, posterior, DATA, test=TEST).read_text(encoding="utf-8")
+    assert "Doubled has no cumulative distribution" in text
+    assert "R-hat" in text
+
+
+def test_a_stream_as_data(tmp_path):
+    stream = sx.Stream(lambda epoch: iter([DATA]), num_rows=60)
+    result = sx.sample(
+        jax.random.key(0), sx.psmile(POSTERIOR), stream, MEMBERS, num_warmup=20, num_samples=40, batch_size=20,
+        progress_bar=False,
+    )  # fmt: skip
+    text = sx.report(tmp_path / "report.html", result, POSTERIOR, stream, test=TEST).read_text(encoding="utf-8")
+    assert "Log predictive density" in text or "LPPD" in text

@@ -4,8 +4,10 @@ import errno
 import faulthandler
 import functools
 import gc
+import itertools
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -26,7 +28,7 @@ import pytest
 import safetensors.numpy
 
 import smilax as sx
-from smilax import buffers, exporting, recording, running
+from smilax import buffers, exporting, feeds, recording, running
 from smilax import store as stores
 from smilax.store import files
 
@@ -861,3 +863,96 @@ def test_wide_priors_are_told_apart(tmp_path):
     with pytest.raises(ValueError, match="the prior differs"):
         resume(tmp_path / "run", algorithm(1000.0), x)
     resume(tmp_path / "run", algorithm(100.0), x)
+
+
+def damage(path, group):
+    """Turns a bit of the last byte of a group's first shard."""
+    shard = sorted(path.glob(f"{group}-*.safetensors"))[0]
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("group", ["info", "warmup_info"])
+def test_damaged_reports_leave_the_draws(tmp_path, group):
+    whole = run(tmp_path / "run", num_warmup=20, num_samples=50)
+    damage(tmp_path / "run", group)
+    with pytest.warns(UserWarning, match=f"no reports of the steps, draws are not touched by that: .* group '{group}'"):
+        loaded = sx.load(tmp_path / "run")
+    assert getattr(loaded, group) is None
+    assert_same(loaded, whole, ("draws",))
+    with pytest.warns(UserWarning, match="no reports of the steps"):
+        longer = resume(tmp_path / "run", num_samples=100)
+    assert_same(longer, run(num_warmup=20), ("draws",))
+
+
+class Inner(NamedTuple):
+    norm: jax.Array
+
+
+class Reports(NamedTuple):
+    accepted: jax.Array
+    extra: Inner
+
+
+def test_reports_within_reports(tmp_path):
+    def step(key, state, batch):
+        state, info = ALGORITHM.step(key, state, batch)
+        return state, Reports(info.accepted, Inner(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(state.params))))
+
+    nested = sx.SamplingAlgorithm(
+        ALGORITHM.init, lambda key, state, batch, fraction: step(key, state, batch), step, {"name": "nested"}, POSTERIOR
+    )
+    result = run(tmp_path / "run", algorithm=nested)
+    squares = np.sum(np.asarray(result.draws["w"]) ** 2, axis=-1) + np.asarray(result.draws["b"]) ** 2
+    np.testing.assert_allclose(result.info.extra["norm"], squares, rtol=1e-5)
+    np.testing.assert_array_equal(sx.load(tmp_path / "run").info.extra["norm"], result.info.extra["norm"])
+
+
+def test_a_store_is_found_from_another_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("run", num_samples=50)
+    loaded = sx.load("run")
+    monkeypatch.chdir("/")
+    assert_same(result, run(num_samples=50), ("draws",))
+    assert_same(loaded, result, ("draws",))
+    assert result.path == tmp_path / "run"
+
+
+def test_a_result_from_a_store_can_be_pickled(tmp_path):
+    result = run(tmp_path / "run", num_samples=50)
+    copy = pickle.loads(pickle.dumps(result.info))
+    assert copy._fields == result.info._fields
+    np.testing.assert_array_equal(copy.log_density, result.info.log_density)
+
+
+def failing_source(after):
+    """Batches of the data, over and over, until a disk fails."""
+    given = itertools.count()
+
+    def epoch(number):
+        for start in range(0, 64, 16):
+            if next(given) >= after:
+                raise OSError("the disk is gone")
+            yield X[start : start + 16], Y[start : start + 16]
+
+    return sx.Stream(epoch, num_rows=64)
+
+
+def test_what_was_drawn_before_an_exception_is_not_lost(tmp_path, monkeypatch):
+    # Blocks of ten steps, so that some are taken before the source fails.
+    monkeypatch.setattr(feeds, "MOST_STEPS", 10)
+    monkeypatch.setattr(running, "CHUNK_SECONDS", 1e9)
+    with pytest.raises(OSError, match="the disk is gone") as caught:
+        run(data=failing_source(60))
+    kept = caught.value.result
+    assert 0 < kept.num_draws < 14 and kept.interrupted
+    assert f"{kept.num_draws} draws a chain were made before" in caught.value.__notes__[0]
+    expected = run(data=failing_source(10**6))
+    for mine, other in zip(jax.tree.leaves(kept.draws), jax.tree.leaves(expected.draws), strict=True):
+        np.testing.assert_array_equal(mine, other[:, : kept.num_draws])
+    with pytest.raises(OSError, match="the disk is gone"):
+        run(sx.Store(tmp_path / "run", interval=1e9), data=failing_source(60))
+    stored = sx.load(tmp_path / "run")
+    assert stored.num_draws == kept.num_draws and stored.interrupted
+    assert_same(sx.resume(tmp_path / "run", ALGORITHM, failing_source(10**6), progress_bar=False), expected, ("draws",))

@@ -808,3 +808,27 @@ def test_eight_devices_take_the_same_steps_as_one():
 
 if __name__ == "__main__":
     compare_with_one_device()
+
+
+@pytest.mark.once
+def test_a_schedule_that_is_none_is_refused_where_it_is_given():
+    for schedule, error, match in (
+        (lambda count: -1e-3, ValueError, r"step_size\(count\) must be positive and finite, and for 0 is -0.001"),
+        (lambda count: None, TypeError, r"must return one number, and for 0 returns a NoneType"),
+        (lambda count: jnp.ones(1), TypeError, r"must return one number, and for 0 returns an array of shape \(1,\)"),
+    ):
+        with pytest.raises(error, match=match):
+            sx.sgld(TREE_POSTERIOR, schedule)
+
+
+@pytest.mark.once
+def test_step_sizes_may_be_compared_side_by_side(key):
+    def moved(step_size):
+        algorithm = sx.sgld(TREE_POSTERIOR, lambda count: step_size)
+        state, _ = algorithm.step(key, algorithm.init(key, tree_params()), tree_batch())
+        return state.params
+
+    together = jax.vmap(moved)(jnp.asarray([1e-3, 1e-2], jnp.float32))
+    for k, step_size in enumerate((1e-3, 1e-2)):
+        alone = moved(jnp.asarray(step_size, jnp.float32))
+        jax.tree.map(lambda a, b, k=k: np.testing.assert_allclose(a[k], b, rtol=1e-5), together, alone)

@@ -3,7 +3,9 @@
 import gc
 import os
 import signal
+import time
 import weakref
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -178,6 +180,7 @@ def test_ctrl_c_returns_what_was_drawn(monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Progress, "update", update)
+    monkeypatch.setattr(running, "FIRST_CHUNK", 32)
     before = signal.getsignal(signal.SIGINT)
     with pytest.warns(UserWarning, match="interrupted: 4 draws a chain were kept"):
         result = run(num_samples=10**6)
@@ -195,7 +198,8 @@ def test_ctrl_c_in_warmup_leaves_no_draws(monkeypatch):
     with pytest.warns(UserWarning, match="interrupted: 0 draws"):
         result = run()
     assert result.draws["w"].shape == (3, 0, 3)
-    assert result.state.step == 32
+    # However long a step is, the first one is a chunk of its own.
+    assert result.state.step == 1
 
 
 def test_progress_bar_says_how_it_goes(capfd):
@@ -343,3 +347,104 @@ def test_what_steps_of_ones_own_have_to_report():
     own = ALGORITHM._replace(step=lambda key, state, batch: (state, {"accepted": jnp.ones(())}))
     with pytest.raises(TypeError, match="info must be a NamedTuple with a field accepted, such as sx.Info, got dict"):
         run(algorithm=own)
+
+
+class Truth(NamedTuple):
+    """Reports of a sampler of one's own: no more than has to be, and a truth value."""
+
+    accepted: jax.Array
+
+
+def own_sampler(state_of=lambda params: params):
+    def step(key, state, batch):
+        accepted = jax.random.uniform(key) < 0.3
+        return jax.tree.map(lambda x: x + accepted.astype(x.dtype), state), Truth(accepted)
+
+    class State(NamedTuple):
+        params: Any
+        more: Any = None
+
+    def whole(key, state, batch):
+        params, info = step(key, state.params, batch)
+        return state._replace(params=params), info
+
+    return sx.SamplingAlgorithm(
+        init=lambda key, params: State(params, state_of(key)),
+        warmup=lambda key, state, batch, fraction: whole(key, state, batch),
+        step=whole,
+        config={"name": "own"},
+    )
+
+
+@pytest.mark.parametrize("progress_bar", [False, True])
+def test_truth_values_are_averaged_and_the_bar_needs_no_energy(progress_bar):
+    algorithm = own_sampler(lambda key: jnp.zeros(()))
+    result = run(algorithm=algorithm, num_warmup=0, num_samples=2000, thinning=20, progress_bar=progress_bar)
+    moved = np.diff(result.draws["b"], axis=1, prepend=0) / 20
+    np.testing.assert_allclose(result.info.accepted, moved, atol=1e-6)
+    assert 0.25 < result.info.accepted.mean() < 0.35
+
+
+def test_typed_keys_in_a_state_are_refused_by_name():
+    with pytest.raises(TypeError, match="its state holds typed random keys"):
+        run(algorithm=own_sampler(lambda key: jax.random.key(0)))
+
+
+def test_batches_of_another_class_have_programs_of_their_own():
+    class FirstRows(sx.Batches):
+        def rows(self, key, step, batch_size):
+            return jnp.arange(batch_size, dtype=jnp.int32)
+
+    algorithm = sx.sgld(POSTERIOR, 1e-4)
+    plain = run(algorithm=algorithm)
+    mine = run(algorithm=algorithm, data=FirstRows((X, Y)))
+    assert same(mine, run(algorithm=sx.sgld(POSTERIOR, 1e-4), data=FirstRows((X, Y))), 3)
+    assert not same(mine, plain, 3)
+
+
+def test_more_steps_than_can_be_counted_are_refused():
+    with pytest.raises(ValueError, match="must be at most 2,147,483,647"):
+        run(num_samples=3_000_000_000, thinning=1_000_000)
+
+
+def test_draws_that_memory_cannot_hold_are_refused_before_the_warm_up():
+    begin = time.perf_counter()
+    with pytest.raises(MemoryError, match="num_samples = 2000000000, thinning = 1: .* GB, more than there is"):
+        run(num_warmup=10**8, num_samples=2 * 10**9, thinning=1, params={"w": jnp.zeros(3), "b": jnp.zeros(())})
+    assert time.perf_counter() - begin < 60
+
+
+def test_only_numbers_are_taken():
+    for data, match in (
+        ((X.astype(object), Y), r"data\[0\] must be numbers, got an array of dtype object"),
+        ((X, np.array(["a"] * 120)), r"data\[1\] must be numbers, got an array of dtype <U1"),
+        ((X.astype(">f4"), Y), r"data\[0\] has dtype >f4, bytes in the order of other machines"),
+    ):
+        with pytest.raises(TypeError, match=match):
+            run(data=data)
+    with pytest.raises(TypeError, match=r"params\['w'\] must be numbers"):
+        run(params={"w": np.array([None] * 3), "b": np.zeros(())})
+
+
+def test_results_that_do_not_follow_one_another_are_not_joined():
+    first = run()
+    more = run(None, params=first, num_warmup=0)
+    assert first.join(more).num_draws == 24
+    with pytest.raises(ValueError, match=r"later\[0\] did not go on .* it began at step 0, and that ends at step 144"):
+        first.join(run(key=jax.random.key(1)))
+    with pytest.raises(ValueError, match=r"later\[1\] did not go on"):
+        first.join(more, more)
+
+
+def test_the_networks_own_parameters_are_named_as_such():
+    posterior = sx.bnn(sx.models.mlp(3, 1, hidden=()), sx.likelihoods.Gaussian(0.3), sx.priors.Normal(0.0, 1.0), 120)
+    params = posterior.init(jax.random.key(0))["network"]
+    with pytest.raises(ValueError, match=r"params must be a dictionary with keys \['network'\], got a "):
+        run(algorithm=sx.sgld(posterior, 1e-4), params=params)
+    with pytest.raises(
+        ValueError, match=r"init_params must be a dictionary with keys \['network'\], got keys \['net'\]"
+    ):
+        members = jax.tree.map(lambda leaf: leaf[None], {"net": params})
+        sx.train_ensemble(jax.random.key(0), posterior, (X, Y), init_params=members)
+    with pytest.raises(TypeError, match="init_params must be one pytree .* got a list of 2: stack the members"):
+        sx.train_ensemble(jax.random.key(0), posterior, (X, Y), init_params=[{"network": params}] * 2)

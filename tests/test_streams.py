@@ -275,3 +275,61 @@ def test_going_on_in_a_source_without_a_place_warns():
             jax.random.key(0), ALGORITHM, stream, first, num_warmup=0, num_samples=7, thinning=7, batch_size=B,
             progress_bar=False,
         )  # fmt: skip
+
+
+class Counted:
+    """A source that counts the batches taken from it, each of which takes a while."""
+
+    def __init__(self, seconds=0.0):
+        self.taken, self.seconds = 0, seconds
+
+    def __iter__(self):
+        for batch in epochs(0):
+            self.taken += 1
+            time.sleep(self.seconds)
+            yield batch
+
+
+def test_no_more_is_read_than_the_run_needs():
+    source = Counted()
+    run(sx.Stream(source, num_rows=N))
+    # One a step, and one to look at for each of several checks.
+    steps = SETTINGS["num_warmup"] + SETTINGS["num_samples"] // 7 * 7
+    assert steps <= source.taken <= steps + 4
+    assert not [thread for thread in threading.enumerate() if thread.name == "smilax data"]
+
+
+def test_a_slow_source_does_not_keep_the_first_step_waiting(monkeypatch):
+    monkeypatch.setattr(feeds, "BLOCK_SECONDS", 0.1)
+    lengths = []
+    original = feeds.Block
+
+    def block(data, stop, place, first):
+        lengths.append(stop - first)
+        return original(data, stop, place, first)
+
+    monkeypatch.setattr(feeds, "Block", block)
+    slow = run(sx.Stream(Counted(0.05), num_rows=N))
+    assert set(lengths) == {feeds.LEAST_STEPS}
+    np.testing.assert_array_equal(slow.draws, run(sx.Stream(Counted(), num_rows=N)).draws)
+
+
+def test_a_batch_that_is_not_finite_is_named():
+    def source(epoch):
+        for number, (x, y) in enumerate(epochs(epoch)):
+            yield np.where(number == 4, np.nan, x).astype(np.float32), y
+
+    with pytest.raises(ValueError, match=r"the stream's batch for step 4, data\[0\] must be finite"):
+        run(sx.Stream(source, num_rows=N))
+
+
+def test_wide_integers_on_the_host_are_looked_at_where_they_are_read(tmp_path):
+    codes = np.lib.format.open_memmap(tmp_path / "codes.npy", "w+", np.int64, (N,))
+    codes[:] = np.arange(N) % 3
+    posterior = sx.Posterior(lambda w: -0.5 * jnp.sum(w**2), lambda w, code: -0.5 * (1.0 - w[code]) ** 2, num_data=N)
+    options = {"algorithm": sx.sgld(posterior, 1e-4)}
+    fine = run(codes, **options)
+    np.testing.assert_array_equal(fine.draws, run(np.asarray(codes), **options).draws)
+    codes[40] = 2**33
+    with pytest.raises(ValueError, match="must fit int32"):
+        run(codes, **options)

@@ -151,7 +151,16 @@ def bnn(network: Network, likelihood: Likelihood, prior: Any, num_data: int) -> 
             "sx.from_flax make one from a module"
         )
     if not isinstance(likelihood, Likelihood):
-        raise TypeError(f"likelihood must be one of sx.likelihoods, got {likelihood!r}")
+        raise TypeError(
+            f"likelihood must be one of sx.likelihoods, or a class made from sx.Likelihood, got {likelihood!r}"
+        )
+    try:
+        hash(likelihood)
+    except TypeError as error:
+        raise TypeError(
+            f"likelihood must have a hash, by which compiled programs are found, and {type(likelihood).__name__} has "
+            f"none ({error}): make it a @dataclass(frozen=True, eq=False)"
+        ) from error
     prior, learned = as_prior(prior), likelihood.learned
 
     def log_likelihood(params, batch):

@@ -66,8 +66,18 @@ def chunk_program(
         key = jax.random.fold_in(keys.algorithm, step)
         if warming_up:
             fraction = t.astype(jnp.float32) / bounds.total.astype(jnp.float32)
-            return algorithm.warmup(key, state, batch, fraction)
-        return algorithm.step(key, state, batch)
+            state, info = algorithm.warmup(key, state, batch, fraction)
+        else:
+            state, info = algorithm.step(key, state, batch)
+        if not (hasattr(info, "accepted") and hasattr(info, "_replace")):
+            raise TypeError(
+                "algorithm: step and warmup must return (state, info), and info must be a NamedTuple with a field "
+                f"accepted, such as sx.Info, got {type(info).__name__}"
+            )
+        if not jnp.issubdtype(jnp.result_type(info.accepted), jnp.floating):
+            # Truth values and counts: their mean is wanted.
+            info = info._replace(accepted=jnp.asarray(info.accepted, jnp.float32))
+        return state, info
 
     def run(advance, axis, state, keys, data, bounds):
         """The chunk's steps of whatever `advance` advances; draws and reports are put along `axis`."""
@@ -83,11 +93,6 @@ def chunk_program(
         # Traced once, for the shapes and for the loop.
         advance = jax.jit(advance, inline=True)
         _, one = jax.eval_shape(advance, keys, data, bounds, bounds.start, state)
-        if not (hasattr(one, "accepted") and hasattr(one, "_replace")):
-            raise TypeError(
-                "algorithm: step and warmup must return (state, info), and info must be a NamedTuple with a field "
-                f"accepted, such as sx.Info, got {type(one).__name__}"
-            )
         blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one)
         infos = jax.tree.map(slots_of, one)
         draws = jax.tree.map(slots_of, None if warming_up else state.params)
@@ -164,7 +169,14 @@ class Phase:
         self._owner = algorithm.step
         self._place: Hashable = None
         if type(groups) is Groups and isinstance(batches, Batches):
-            rule = (batches.num_rows, batches.order, batches.replacement, batches.transform, batches.streamed)
+            rule = (
+                type(batches),
+                batches.num_rows,
+                batches.order,
+                batches.replacement,
+                batches.transform,
+                batches.streamed,
+            )
             self._place = (rule, batch_size, warming_up, thinning, slots, method, own_data)
         chains = len(keys[0].data)
         self._quick = sum(leaf.size for leaf in jax.tree.leaves(one.params)) <= chains * PACKING_LIMIT
@@ -184,14 +196,19 @@ class Phase:
             return compiled_for(self._jitted(), *args, quick=self._quick)
         return compiled(self._owner, self._place, self._jitted, *args, quick=self._quick, executor=executor)
 
+    def prepare(self, states: list[Any], data: list[Any], bounds: Bounds) -> None:
+        """Makes the program, if it is not there yet."""
+        if self._compiled is None:
+            self._compiled = self._program(states, data, Bounds(*(np.asarray(b, np.int32) for b in bounds)))
+
     def run(
         self, pool: ThreadPoolExecutor, states: list[Any], data: list[Any], bounds: Bounds
     ) -> tuple[list[Any], list[Any], list[Any]]:
         """Advances every group by one chunk on its data; the states given are donated."""
         arrays = Bounds(*(np.asarray(b, np.int32) for b in bounds))
+        self.prepare(states, data, bounds)
         program = self._compiled
-        if program is None:
-            program = self._compiled = self._program(states, data, arrays)
+        assert program is not None
 
         def drive(group):
             return jax.block_until_ready(program(states[group], self._keys[group], data[group], arrays))

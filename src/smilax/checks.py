@@ -55,6 +55,21 @@ def check_finite(name: str, array: np.ndarray) -> None:
             raise ValueError(f"{name} must be finite, but {at_first(name, bad, start)} is {value}")
 
 
+def check_numbers(name: str, array: Any) -> None:
+    """Raises a TypeError for an array whose entries JAX does not know: objects, text, dates, records, foreign bytes."""
+    if hasattr(array, "tocsr"):
+        raise TypeError(f"{name} is a sparse matrix: give an array, as its toarray() makes")
+    dtype = getattr(array, "dtype", None)
+    if not isinstance(dtype, np.dtype):
+        return
+    if dtype.kind != "b" and not jnp.issubdtype(dtype, jnp.number):
+        raise TypeError(f"{name} must be numbers, got an array of dtype {dtype}")
+    if not dtype.isnative:
+        raise TypeError(
+            f"{name} has dtype {dtype.str}, bytes in the order of other machines: give {name}.astype({dtype.name!r})"
+        )
+
+
 def check_range(name: str, array: Any) -> None:
     """Raises a ValueError naming the first integer that JAX cannot hold: without x64 it makes 32 bits of 64."""
     given = np.dtype(array.dtype) if hasattr(array, "dtype") else None

@@ -16,6 +16,11 @@ SETTINGS = ("jax_enable_x64", "jax_default_device", "jax_default_matmul_precisio
 QUICK = {"xla_backend_optimization_level": 1}
 
 
+def _where(leaf: Any) -> Any:
+    """On which devices an array has been put, for which its program is then; None if on none in particular."""
+    return leaf.sharding if isinstance(leaf, jax.Array) and leaf.committed else None
+
+
 def compiled_for(jitted: Any, *args: Any, quick: bool = False, executor: Executor | None = None) -> Any:
     """Compiles a function under `jax.jit` for these arguments.
 
@@ -57,7 +62,7 @@ def compiled(
             executor; what is returned to the first may be a future.
     """
     leaves, treedef = jax.tree.flatten(args)
-    shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
+    shapes = tuple((leaf.shape, str(leaf.dtype), _where(leaf)) for leaf in leaves)
     # As attributes, not in `jax.config.values`: there, what a context manager sets in this thread is missing.
     place = (key, quick, treedef, shapes, *(str(getattr(jax.config, name)) for name in SETTINGS))
     try:

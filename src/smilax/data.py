@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smilax import threefry
-from smilax.checks import check_range
+from smilax.checks import check_numbers, check_range
 from smilax.shuffling import BESIDE, permuted
 from smilax.streams import Stream, describe_transform
 
@@ -40,6 +40,7 @@ class Batches:
             NaN.
 
     Raises:
+        TypeError: for arrays of anything but numbers.
         ValueError: if there are no arrays, or their lengths differ, or `order` is unknown, or a combination has no
             meaning.
 
@@ -64,6 +65,8 @@ class Batches:
         leaves = jax.tree.leaves(data)
         if not leaves:
             raise ValueError("data holds no arrays")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+            check_numbers(f"data{jax.tree_util.keystr(path)}", leaf)
         lengths = [np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in leaves]
         if None in lengths:
             raise ValueError(
@@ -74,7 +77,7 @@ class Batches:
             raise ValueError(f"data: arrays have different numbers of rows: {lengths}")
         if lengths[0] == 0:
             raise ValueError("data has no rows")
-        if not self.on_host:
+        if not self.streamed:
             for path, leaf in jax.tree_util.tree_leaves_with_path(data):
                 check_range(f"data{jax.tree_util.keystr(path)}", leaf)
         if self.order not in ("independent", "epochs"):
@@ -102,7 +105,7 @@ class Batches:
         if not self.streamed:
             return self.draw(jax.tree.map(jnp.asarray, self.data), key, step, batch_size)
         rows = np.asarray(self.rows(key, step, batch_size))
-        block = jax.tree.map(lambda x: jnp.asarray(np.asarray(x[rows]))[None], self.data)
+        block = jax.tree.map(lambda x: jnp.asarray(gather(x, rows))[None], self.data)
         return self.draw((block, step), key, step, batch_size)
 
     def config(self) -> dict[str, Any]:
@@ -157,6 +160,14 @@ class Batches:
             bits = threefry.bits(key, (batch_size,))
             return (bits % jnp.uint32(num_rows)).astype(jnp.int32)
         return jax.random.randint(key, (batch_size,), 0, num_rows, jnp.int32)
+
+
+def gather(array: Any, rows: np.ndarray) -> np.ndarray:
+    """Rows of an array on the host, in ascending order on disk; `rows` may have any shape."""
+    flat, back = np.unique(rows.ravel(), return_inverse=True)
+    found = np.asarray(array[flat])
+    check_range("data", found)
+    return found[back].reshape(rows.shape + array.shape[1:])
 
 
 def as_batches(data: Any) -> Batches | Stream:

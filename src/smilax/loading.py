@@ -1,14 +1,14 @@
 """Results from a store: draws that are read where they are asked for."""
 
 import math
-from collections import namedtuple
+import warnings
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from smilax.result import Result, RunState
+from smilax.result import Result, RunState, info_of
 from smilax.store import Contents, StoreCorrupt, read
 from smilax.structure import rebuild
 
@@ -27,7 +27,7 @@ def load(path: str | Path) -> Result:
         StoreMissing: if there is no store.
         StoreVersion: if a newer version of smilax wrote it.
         StoreCorrupt: if the manifest is damaged; damage to a shard is found when its draws are read, and others stay
-            readable.
+            readable. Where reports of the steps are damaged there are none, with a warning.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpy as np, smilax as sx, tempfile
@@ -44,9 +44,9 @@ def load(path: str | Path) -> Result:
         ...     loaded.draws.shape, np.array_equal(loaded.draws[1, 5:10], result.draws[1, 5:10])
         ((2, 20, 2), True)
     """
-    path = Path(path)
+    path = Path(path).absolute()
     contents = read(path)
-    return stored_result(path, contents, None, math.nan, contents.manifest.status == "interrupted")
+    return stored_result(path, contents, None, math.nan, contents.manifest.status != "finished")
 
 
 def run_config(contents: Contents) -> dict[str, Any]:
@@ -87,7 +87,23 @@ def stored_result(
         tree = rebuild(structure, leaves) if like is None else jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def reports(group):
-        arrays = contents.arrays(group)
-        return namedtuple("Info", arrays)(*map(np.asarray, arrays.values())) if arrays else None
+        try:
+            arrays = {name: np.asarray(array) for name, array in contents.arrays(group).items()}
+        except StoreCorrupt as error:
+            warnings.warn(f"no reports of the steps, draws are not touched by that: {error}", stacklevel=4)
+            return None
+        return info_of(_nested(arrays)) if arrays else None
 
     return Result(tree, reports("info"), reports("warmup_info"), state, config["settings"], seconds, interrupted, path)
+
+
+def _nested(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Leaves by path as dictionaries within dictionaries."""
+    tree: dict[str, Any] = {}
+    for path, array in arrays.items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = array
+    return tree

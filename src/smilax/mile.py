@@ -95,7 +95,7 @@ def mile_update(
     """
     flat = flatten(params)
     dtype = flat.dtype
-    fraction = fraction.astype(dtype)
+    fraction = jnp.asarray(fraction, dtype)
     eps = state.step_size
     # A run that goes on from another may warm up once more.
     begun = fraction > 0

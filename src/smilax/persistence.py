@@ -118,6 +118,7 @@ def settings(run: Run) -> dict[str, Any]:
         "thinning": run.lengths.thinning,
         "chain_method": run.chain_method,
         "sharded": run.shard_params is not None,
+        "first_step": run.first_step,
         "num_rows": run.batches.num_rows,
         "num_params": run.num_params,
     }

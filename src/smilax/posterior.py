@@ -1,6 +1,7 @@
 """The target of every sampler: a prior, a likelihood and the number of data, evaluated on mini-batches."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -165,7 +166,8 @@ class Posterior:
 
     def slopes(self, params: Any, batch: Any, direction: Any) -> jax.Array:
         """The derivative of each example's log likelihood along `direction`, shape `(B,)`; one forward-mode pass."""
-        return jax.jvp(lambda x: self._likelihoods(x, batch), (params,), (direction,))[1]
+        with _forward_mode():
+            return jax.jvp(lambda x: self._likelihoods(x, batch), (params,), (direction,))[1]
 
     def value_and_weighted_grad(
         self, params: Any, batch: Any, direction: Any, weigh: Callable[[jax.Array], tuple[jax.Array, Any]]
@@ -183,9 +185,26 @@ class Posterior:
         Returns:
             The log posterior in parts, the gradient, and what `weigh` gave besides.
         """
-        log_likelihood, along = jax.linearize(lambda x: self._likelihoods(x, batch), params)
+        with _forward_mode():
+            log_likelihood, along = jax.linearize(lambda x: self._likelihoods(x, batch), params)
+            slopes = along(direction)
         log_prior, gradient = jax.value_and_grad(self._prior_density)(params)
-        weights, extra = weigh(along(direction))
+        weights, extra = weigh(slopes)
         value = self._parts(log_prior, log_likelihood, weights)
         (likelihood_gradient,) = jax.linear_transpose(along, params)(value.scale * weights)
         return value, jax.tree.map(jnp.add, gradient, likelihood_gradient), extra
+
+
+@contextlib.contextmanager
+def _forward_mode() -> Iterator[None]:
+    """Says what to do about a likelihood that has a derivative in reverse mode only."""
+    try:
+        yield
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise TypeError(
+            "log_likelihood has no forward-mode derivative, which the friction of sx.ismile takes: a part of it is a "
+            "jax.custom_vjp (as jax.experimental.ode.odeint is). Make that a jax.custom_jvp, or take "
+            "sx.ismile(posterior, friction=False)"
+        ) from error

@@ -34,7 +34,8 @@ class Progress:
         """Shows a chunk of `steps` steps whose reports fill the first `filled` slots of `infos`."""
         if self._bar is None:
             return
-        errors = np.abs(np.asarray(infos.energy_error)[:, :filled])
+        # A sampler of one's own may report no more than what it accepted.
+        errors = np.abs(np.asarray(getattr(infos, "energy_error", np.nan * infos.accepted))[:, :filled])
         accepted = np.asarray(infos.accepted)[:, :filled]
         self._rejects += float(np.sum(1 - accepted)) / filled * steps
         self._bar.set_description("warm-up" if warming_up else "sampling", refresh=False)

@@ -1,7 +1,9 @@
 """What a run gives back."""
 
+import functools
 import math
 import warnings
+from collections import namedtuple
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +12,20 @@ import jax
 import numpy as np
 
 from smilax.structure import leaf_paths
+
+
+@functools.cache
+def _info_class(fields: tuple[str, ...]) -> Any:
+    def reduce(self):
+        # Made anew where it is unpickled: there is no module to find it in.
+        return info_of, (dict(zip(fields, self, strict=True)),)
+
+    return type("Info", (namedtuple("Info", fields),), {"__slots__": (), "__reduce__": reduce})
+
+
+def info_of(reports: dict[str, Any]) -> Any:
+    """What steps reported, read from disk, as a NamedTuple."""
+    return _info_class(tuple(reports))(*reports.values())
 
 
 class RunState(NamedTuple):
@@ -39,7 +55,7 @@ class Result:
         state: where the run stands; pass the result as `params` of another `sample` to go on. None after `load`.
         config: settings of the run, JSON-able.
         seconds: wall-clock time of warm-up and sampling, compilation included; NaN after `load`.
-        interrupted: whether the run was stopped before its end.
+        interrupted: whether the run has not come to its end: stopped, killed, or, in what `load` returns, still going.
         path: the store that holds the draws, or None.
     """
 
@@ -80,7 +96,8 @@ class Result:
             the last, from which the chains can go on.
 
         Raises:
-            ValueError: if the results differ in their chains or in the parameters' names or shapes.
+            ValueError: if the results differ in their chains or in the parameters' names or shapes, or if one begins
+                elsewhere than the one before it ends.
 
         Example:
             >>> import jax, jax.numpy as jnp, numpy as np, smilax as sx
@@ -100,6 +117,13 @@ class Result:
             for what, of in (("number of chains", lambda one: one.num_chains), ("parameters", _leaf_shapes)):
                 if of(part) != of(self):
                     raise ValueError(f"results differ in their {what}: {of(self)}, but {of(part)} in later[{k}]")
+        for k, (before, after) in enumerate(zip(parts, later, strict=False)):
+            began = after.config.get("first_step")
+            if before.state is not None and began is not None and began != before.state.step:
+                raise ValueError(
+                    f"later[{k}] did not go on from the result before it: it began at step {began}, and that ends at "
+                    f"step {before.state.step}"
+                )
         reports = [part.info for part in parts if part.info is not None]
         fields = {tuple(info._fields) for info in reports}
         if len(fields) > 1:
@@ -145,7 +169,7 @@ class Result:
         def chosen(tree):
             return jax.tree.map(lambda leaf: np.asarray(leaf[:, draws]), tree)
 
-        return replace(self, draws=chosen(self.draws), info=chosen(self.info), state=None)
+        return replace(self, draws=chosen(self.draws), info=chosen(self.info), state=None, path=None)
 
 
 # Of fewer draws it may be chance that all steps were undone.

@@ -1,5 +1,6 @@
 """Runs with a store: the loop that commits, and taking one up again."""
 
+import contextlib
 import functools
 import time
 import warnings
@@ -76,7 +77,7 @@ def resume(
     begin = time.perf_counter()
     if not isinstance(algorithm, SamplingAlgorithm):
         raise TypeError(f"algorithm must be a SamplingAlgorithm, e.g. sx.psmile(posterior), got {algorithm!r}")
-    path = Path(path)
+    path = Path(path).absolute()
     config = run_config(read(path))
     batches, wanted = as_batches(data), config["settings"]["batches"]
     if isinstance(batches, Stream):
@@ -147,7 +148,10 @@ def run_with_store(
     """
     lengths, groups, interrupt, path = run.lengths, run.groups, Interrupt(), Path(options.path)
 
+    last: list[Any] = []
+
     def after_chunk(state, position):
+        last[:] = [state, position]
         if groups.decide(writer.due()):
             commit(writer, "chains", state(), position)
 
@@ -157,7 +161,15 @@ def run_with_store(
     ):
         bar.skip(position.done + (lengths.num_warmup if position.phase == "sampling" else 0))
         recorder = StoreRecorder(writer, options)
-        state, position = run.execute(chains(), position, recorder, interrupt, bar, after_chunk)
+        try:
+            state, position = run.execute(chains(), position, recorder, interrupt, bar, after_chunk)
+        except Exception:
+            # States may have been given away to the step that failed: then the last commit counts.
+            with contextlib.suppress(Exception):
+                if last and run.mesh is None:
+                    commit(writer, "chains", last[0](), last[1], "interrupted")
+                    writer.flush()
+            raise
         complete = position.phase == "sampling" and position.done >= lengths.sampling_steps
         commit(writer, "chains", state.chains, position, "finished" if complete else "interrupted")
         writer.close()

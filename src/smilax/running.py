@@ -29,7 +29,7 @@ from smilax.streams import Stream
 
 # A chunk is as long as Ctrl-C and the progress bar may wait; its slots are as many as fit the memory set aside.
 CHUNK_SECONDS = 0.5
-FIRST_CHUNK = 32
+FIRST_CHUNK = 1
 SLOT_BYTES = 2**25
 WARMUP_RECORDS = 1000
 
@@ -149,18 +149,20 @@ class Run:
             else:
                 program = init
             states.append(program(*args))
+        if any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(states)):
+            raise TypeError("algorithm: its state holds typed random keys; keep jax.random.key_data of them there")
         return groups.join(states)
 
     def _feed(self, groups: Groups, step: int, place: Any) -> DeviceFeed | BlockFeed:
-        count = len(groups.indices)
+        count, end = len(groups.indices), self.first_step + self.lengths.num_warmup + self.lengths.sampling_steps
         own_data = isinstance(self.batches, Batches) and self.batches.streamed
         send = functools.partial(groups.send, own_data)
         if isinstance(self.batches, Stream):
-            return BlockFeed(stream_blocks(self.batches, self.batch_size, count, step, place, send))
+            return BlockFeed(stream_blocks(self.batches, self.batch_size, count, step, end, place, send))
         if own_data:
             # Not the keys that may be spread over devices: row numbers are computed on every host.
             keys = [chain_keys(self.key, jnp.asarray(i)) for i in groups.indices]
-            return BlockFeed(host_blocks(self.batches, keys, self.batch_size, step, send), own_data=True)
+            return BlockFeed(host_blocks(self.batches, keys, self.batch_size, step, end, send), own_data=True)
         return DeviceFeed(groups.place(self.batches.data), count)
 
     def execute(
@@ -205,7 +207,6 @@ class Run:
             warming_up = name == "warmup"
             phase = None
             length = FIRST_CHUNK
-            first = True
             while done < steps and not interrupt.requested:
                 if phase is None:
                     phase = make_phase(name, states)
@@ -213,8 +214,10 @@ class Run:
                 stop = min(steps, done + length, (done // every + phase.slots) * every)
                 if block.stop is not None:
                     stop = min(stop, block.stop - offsets[name])
-                clock = time.perf_counter()
                 bounds = Bounds(done, stop, offsets[name], max(steps, 1))
+                # Not part of the time that a chunk takes, by which the next one's length is chosen.
+                phase.prepare(states, block.data, bounds)
+                clock = time.perf_counter()
                 states, draws, infos = phase.run(pool, states, block.data, bounds)
                 del block
                 used = time.perf_counter() - clock
@@ -229,10 +232,9 @@ class Run:
                 # Not to be held while the next chunk makes its own.
                 del draws
                 progress.update(stop - done, infos, segments(done, stop, every), warming_up)
-                # The first chunk's time is mostly compilation, so it says nothing but that more can be asked for.
-                pace = 8 if first else min(8.0, CHUNK_SECONDS / max(used, 1e-9))
+                pace = min(8.0, CHUNK_SECONDS / max(used, 1e-9))
                 length = groups.agree(interrupt, max(1, int((stop - done) * pace)))
-                done, first = stop, False
+                done = stop
                 position = Position(name, done, partial if done % every else None, feed.place())
                 if after_chunk is not None:
                     after_chunk(functools.partial(groups.join, states), position)

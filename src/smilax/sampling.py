@@ -4,6 +4,7 @@ import functools
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +18,11 @@ from smilax.data import Batches, as_batches, check_batch_size
 from smilax.grouping import ChainMethod, chosen_method
 from smilax.interrupts import Interrupt
 from smilax.meshes import ShardParams, check_mesh
-from smilax.packing import unpack
+from smilax.packing import Packed, unpack
 from smilax.persistence import commit, describe_run, settings, together, versions
 from smilax.progress import Progress
 from smilax.recording import MemoryRecorder, Store, leaf_names
-from smilax.result import Result, warn_of_stuck_chains
+from smilax.result import Result, RunState, warn_of_stuck_chains
 from smilax.resuming import run_with_store
 from smilax.running import Lengths, Position, Run
 from smilax.samplers.base import SamplingAlgorithm
@@ -56,7 +57,8 @@ def sample(
     chains of small models are driven by as many threads as there are cores.
 
     Ctrl-C and SIGTERM end the run after the current chunk (about half a second) and return what was drawn; with a store
-    SIGTERM ends the program, once everything is on disk.
+    SIGTERM ends the program, once everything is on disk. An exception from elsewhere, such as the source of batches,
+    has what was drawn until then as its attribute `result`; with a store it is on disk.
 
     With a store, draws go to disk while the run goes on, and memory stays flat however many there are. A run that was
     interrupted, killed at whatever instant, or is to be longer, goes on with `sx.resume`; `sx.load` reads it at any
@@ -114,6 +116,9 @@ def sample(
         store = Store(store)
     elif store is not None and not isinstance(store, Store):
         raise TypeError(f"store must be a path, an sx.Store or None, got {store!r}")
+    if store is not None:
+        # The program may go to another directory while the run goes on, or before its draws are read.
+        store = replace(store, path=Path(store.path).absolute())
 
     begin = time.perf_counter()
     chains, first_step, position = None, 0, Position()
@@ -126,6 +131,12 @@ def sample(
         if isinstance(batches, Stream):
             check_restorable(batches)
             position = Position(place=place)
+        if shard_params is not None:
+            # It is asked about the leaves that the user knows.
+            chains = jax.tree.map(
+                lambda node: unpack(node, batch_ndim=1), chains, is_leaf=lambda node: isinstance(node, Packed)
+            )
+            params = replace(params, state=params.state._replace(chains=chains))
         check_same_state(algorithm, params)
         num_chains = jax.tree.leaves(chains.params)[0].shape[0]
         params = unpack(chains.params, batch_ndim=1)
@@ -228,27 +239,51 @@ def _in_memory(run: Run, params: Any, chains: Any, position: Position, begin: fl
     records = lengths.num_warmup // lengths.every("warmup")
     draws = lengths.sampling_steps // lengths.thinning
     recorder = MemoryRecorder({"warmup_info": records, "info": draws, "draws": draws})
+    _check_memory(run, params, draws)
     with (
         interrupt.listening(),
         Progress(lengths.num_warmup + lengths.sampling_steps, run.num_chains, progress_bar) as bar,
     ):
+
+        def result_so_far(state: RunState | None) -> Result:
+            drawn = recorder.finish("draws")
+            if drawn is None:
+                drawn = jax.tree.map(lambda x: np.zeros((x.shape[0], 0, *x.shape[1:]), x.dtype), params)
+            return Result(
+                draws=unpack(drawn, batch_ndim=2),
+                info=recorder.finish("info"),
+                warmup_info=recorder.finish("warmup_info"),
+                state=state,
+                config=settings(run),
+                seconds=time.perf_counter() - begin,
+                interrupted=state is None or interrupt.requested,
+            )
+
         if chains is None:
             chains = run.init(params)
-        state, _ = run.execute(chains, position, recorder, interrupt, bar)
-    drawn = recorder.finish("draws")
-    if drawn is None:
-        drawn = jax.tree.map(lambda x: np.zeros((x.shape[0], 0, *x.shape[1:]), x.dtype), state.chains.params)
-    drawn = unpack(drawn, batch_ndim=2)
+        try:
+            state, _ = run.execute(chains, position, recorder, interrupt, bar)
+        except Exception as error:
+            partial: Any = result_so_far(None)
+            if partial.num_draws:
+                # What was drawn is not lost by what a source of batches, say, runs into.
+                error.add_note(f"{partial.num_draws} draws a chain were made before: they are in this error's `result`")
+                error.result = partial  # type: ignore[attr-defined]
+            raise
+    result = result_so_far(state)
     if interrupt.requested:
-        warnings.warn(f"interrupted: {np.shape(jax.tree.leaves(drawn)[0])[1]} draws a chain were kept", stacklevel=3)
-    result = Result(
-        draws=drawn,
-        info=recorder.finish("info"),
-        warmup_info=recorder.finish("warmup_info"),
-        state=state,
-        config=settings(run),
-        seconds=time.perf_counter() - begin,
-        interrupted=interrupt.requested,
-    )
+        warnings.warn(f"interrupted: {result.num_draws} draws a chain were kept", stacklevel=3)
     warn_of_stuck_chains(result, stacklevel=3)
     return result
+
+
+def _check_memory(run: Run, params: Any, draws: int) -> None:
+    """Raises if the draws cannot be held, which is otherwise found out after the warm-up."""
+    size = draws * sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    try:
+        np.empty(size, np.uint8)
+    except (MemoryError, ValueError) as error:
+        raise MemoryError(
+            f"num_samples = {run.lengths.num_samples}, thinning = {run.lengths.thinning}: {draws:,} draws of "
+            f"{run.num_chains} chains take {size / 1e9:,.1f} GB, more than there is: take a larger thinning, or store="
+        ) from error

@@ -8,7 +8,7 @@ import numpy as np
 
 from smilax.bnn import NetworkPosterior
 from smilax.checks import check_count as check_count
-from smilax.checks import check_finite
+from smilax.checks import check_finite, check_numbers
 from smilax.compiling import compiled
 from smilax.data import Batches
 from smilax.posterior import Posterior
@@ -19,6 +19,7 @@ from smilax.structure import leaf_paths
 
 # Of rows that stay on the host so many are looked at.
 CHECKED_ROWS = 10_000
+MOST_STEPS = 2**31 - 1
 # Of transformed rows so many.
 TRANSFORMED_ROWS = 32
 # Relative, of one row's log likelihood computed twice by the same program, some of which may be in bfloat16.
@@ -33,6 +34,11 @@ def check_lengths(num_warmup: Any, num_samples: Any, thinning: Any) -> tuple[int
     if thinning > num_samples:
         raise ValueError(
             f"thinning = {thinning} keeps no draw of num_samples = {num_samples} steps: every thinning-th step is kept"
+        )
+    if num_warmup + num_samples > MOST_STEPS:
+        raise ValueError(
+            f"num_warmup + num_samples must be at most {MOST_STEPS:,}, as steps are counted in 32 bits, got "
+            f"{num_warmup + num_samples:,}; go on from the result for more"
         )
     return num_warmup, num_samples, thinning
 
@@ -79,6 +85,8 @@ def chain_params(params: Any, num_chains: int | None) -> tuple[Any, int]:
     """Parameters with a leading chain axis, and the number of chains."""
     if not jax.tree.leaves(params):
         raise ValueError("params holds no arrays")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        check_numbers(f"params{jax.tree_util.keystr(path)}", leaf)
     params = jax.tree.map(jnp.asarray, params)
     if num_chains is not None:
         num_chains = check_count("num_chains", num_chains, 1)
@@ -100,7 +108,7 @@ def chain_params(params: Any, num_chains: int | None) -> tuple[Any, int]:
     return params, int(num_chains)
 
 
-def check_belongs(posterior: Posterior, params: Any, num_chains: int | None) -> None:
+def check_belongs(posterior: Posterior, params: Any, num_chains: int | None, name: str = "params") -> None:
     """Raises unless the leaves of `params` have the shapes of the posterior's own, with a chain axis or without."""
     if not isinstance(posterior, NetworkPosterior) or not jax.tree.leaves(params):
         return
@@ -112,27 +120,33 @@ def check_belongs(posterior: Posterior, params: Any, num_chains: int | None) -> 
     shapes, without = list(given.values()), [shape[1:] for shape in given.values()]
     fits, fits_without = shapes == list(wanted.values()), without == list(wanted.values())
     if fits if num_chains is not None else fits_without:
+        if not isinstance(params, dict) or set(params) != set(own):
+            found = f"keys {sorted(map(str, params))}" if isinstance(params, dict) else f"a {type(params).__name__}"
+            raise ValueError(
+                f"{name} must be a dictionary with keys {sorted(own)}, got {found}: the network's own parameters go "
+                'under "network"'
+            )
         return
     if num_chains is not None and fits_without:
         raise ValueError(
-            f"params has a leading axis of {shapes[0][0]} in every leaf, as sx.train_ensemble returns: leave out "
+            f"{name} has a leading axis of {shapes[0][0]} in every leaf, as sx.train_ensemble returns: leave out "
             f"num_chains={num_chains}, and each chain starts from its own member"
         )
     if num_chains is None and fits:
-        raise ValueError("params has no chain axis: give num_chains to start all chains from the same parameters")
-    missing, unknown = [name for name in wanted if name not in given], [name for name in given if name not in wanted]
+        raise ValueError(f"{name} has no chain axis: give num_chains to start all chains from the same parameters")
+    missing, unknown = [path for path in wanted if path not in given], [path for path in given if path not in wanted]
     if missing or unknown:
         lists = [
             f"{what} {', '.join(names)}" for what, names in (("lacks", missing), ("has besides", unknown)) if names
         ]
-        raise ValueError(f"params are not the posterior's: it {' and '.join(lists)}; posterior.init(key) gives all")
+        raise ValueError(f"{name} are not the posterior's: it {' and '.join(lists)}; posterior.init(key) gives all")
     axis = 0 if num_chains is not None else 1
-    bad = [name for name in wanted if given[name][axis:] != wanted[name] or len(given[name]) < axis]
+    bad = [path for path in wanted if given[path][axis:] != wanted[path] or len(given[path]) < axis]
     if not bad:
-        raise ValueError(f"params has the posterior's leaves in another order: {list(given)}, and not {list(wanted)}")
+        raise ValueError(f"{name} has the posterior's leaves in another order: {list(given)}, and not {list(wanted)}")
     wrong = bad[0]
     raise ValueError(
-        f"params are not the posterior's: {wrong} has shape {given[wrong]}, and of one chain it should be "
+        f"{name} are not the posterior's: {wrong} has shape {given[wrong]}, and of one chain it should be "
         f"{wanted[wrong]}"
     )
 

@@ -157,7 +157,13 @@ def _read(path: Path) -> "DataFrame":
             refuse(
                 f"{path} seems to be separated by {used[0]}, its one column is {table.columns[0]!r}; commas are read"
             )
-    return table.reset_index(drop=True)
+    table = table.reset_index(drop=True)
+    first = table.columns[0]
+    if _is_csv(path) and header.isna().iloc[0] and table[first].equals(table.index.to_series()):
+        # As pandas writes it unless it is told not to; of a sorted table it says too much.
+        typer.echo(f"{path}: the first column has no name and counts the rows; it is left out")
+        table = table.drop(columns=first)
+    return table
 
 
 def _pandas() -> Any:

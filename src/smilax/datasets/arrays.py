@@ -1,7 +1,12 @@
 """NumPy files, with images as arrays or as the bytes of image files."""
 
+import contextlib
 import io
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,11 +69,33 @@ def names(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    with _opened(path) as arrays:
+        return sorted(arrays)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file, whose damage of any kind is a ValueError that names it."""
     try:
-        with np.load(path) as arrays:
-            return sorted(arrays)
-    except (ValueError, OSError, TypeError) as error:
-        raise ValueError(f"{path} is no .npz file of NumPy arrays ({error})") from error
+        with path.open("rb") as file, np.load(file) as arrays:
+            yield arrays
+    except (ValueError, OSError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is no .npz file of NumPy arrays, or damaged ({error})") from error
+
+
+def read_arrays(path: Path, wanted: Sequence[str]) -> list[np.ndarray]:
+    """Arrays of a file by name.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or lacks one of them.
+    """
+    found = names(path)
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(found)}")
+    with _opened(path) as arrays:
+        return [arrays[name] for name in wanted]
 
 
 def read_part(path: Path, part: str) -> Rows | None:
@@ -87,9 +114,11 @@ def read_part(path: Path, part: str) -> Rows | None:
     missing = [name for name in needed if name not in found]
     if missing:
         raise ValueError(f"{path} holds no {' and no '.join(missing)}, only {found}")
-    with np.load(path) as arrays:
-        y = arrays[y_name]
-        x = arrays[x_name] if x_name in found else _decoded(path, part, arrays[jpeg_name], arrays[offsets_name])
+    if x_name in found:
+        x, y = read_arrays(path, (x_name, y_name))
+    else:
+        y, images, offsets = read_arrays(path, (y_name, jpeg_name, offsets_name))
+        x = _decoded(path, part, images, offsets)
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
         raise ValueError(f"{path}: x and y of the part {part!r} need the same rows, got shapes {x.shape} and {y.shape}")
     return x, y

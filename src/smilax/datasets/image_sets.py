@@ -128,7 +128,10 @@ def _find(name: str, data_dir: str | Path | None) -> Path:
     folder = Path(data_dir)
     if (folder / f"{name}.npz").is_file():
         return folder / f"{name}.npz"
-    found = sorted(folder.glob(f"{name}*.npz")) + sorted(p for p in folder.glob(f"{name}*") if (p / "train").is_dir())
+    files = [p for p in folder.glob(f"{name}*.npz") if _is_of(p.stem, name)]
+    found = sorted(files) + sorted(
+        p for p in folder.glob(f"{name}*") if (p / "train").is_dir() and _is_of(p.name, name)
+    )
     if not found:
         raise FileNotFoundError(f"data_dir = {str(folder)!r} holds no {_wanted(name)}")
     if len(found) > 1:
@@ -137,6 +140,11 @@ def _find(name: str, data_dir: str | Path | None) -> Path:
             f"call the one to be read {name}.npz"
         )
     return found[0]
+
+
+def _is_of(stem: str, name: str) -> bool:
+    """Whether a file's name is not that of another set, whose number is longer: cifar100 is not cifar10."""
+    return not (name[-1].isdigit() and stem.removeprefix(name)[:1].isdigit())
 
 
 def _wanted(name: str) -> str:

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from smilax.checks import check_finite
 from smilax.datasets.openml import fetch
-from smilax.datasets.splits import Split
+from smilax.datasets.splits import Split, check_seed
 
 
 class _Table(NamedTuple):
@@ -60,9 +61,15 @@ def uci(
     """
     if name not in _OPENML:
         raise ValueError(f"name must be one of {sorted(_OPENML)}, got {name!r}")
+    seed = check_seed(seed)
+    if len(fractions) != 2:
+        raise ValueError(f"fractions must be the shares of training and validation rows, got {fractions!r}")
     table = _fetch(name) if data_dir is None else _read(name, Path(data_dir))
     table = table[_permutation(name, len(table), seed, data_dir)].astype(np.float32)
-    table = (table - table.mean(0)) / table.std(0)
+    check_finite("the table", table)
+    # A column that is the same everywhere says nothing, and is zero.
+    spread = table.std(0)
+    table = (table - table.mean(0)) / np.where(spread > 0, spread, 1)
     i, j = int(len(table) * fractions[0]), int(len(table) * sum(fractions))
     parts = [(part[:, :-1], part[:, -1]) for part in (table[:i], table[i:j], table[j:])]
     if any(len(y) == 0 for _, y in parts):
@@ -84,7 +91,12 @@ def _permutation(name: str, num_rows: int, seed: int, folder: Any) -> np.ndarray
     if folder is not None and (Path(folder) / "smile_permutations.npz").is_file():
         with np.load(Path(folder) / "smile_permutations.npz") as arrays:
             if f"{name}_rng{seed}" in arrays:
-                return arrays[f"{name}_rng{seed}"]
+                order = arrays[f"{name}_rng{seed}"]
+                if not np.array_equal(np.sort(order), np.arange(num_rows)):
+                    raise ValueError(
+                        f"{folder}/smile_permutations.npz: {name}_rng{seed} is no order of the {num_rows} rows"
+                    )
+                return order
     return np.random.default_rng(seed).permutation(num_rows)
 
 

@@ -66,8 +66,9 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """Whether no row is a warning or bad."""
-        return all(row.verdict in ("ok", "n/a") for row in self.rows)
+        """Whether no row is a warning or bad, and some are good."""
+        verdicts = {row.verdict for row in self.rows}
+        return "ok" in verdicts and verdicts <= {"ok", "n/a"}
 
     def __getitem__(self, name: str) -> Row:
         for row in self.rows:
@@ -115,7 +116,8 @@ class Diagnosis:
         bad = sum(row.verdict == "bad" for row in self.rows)
         warnings = sum(row.verdict == "warning" for row in self.rows)
         counts = [f"{bad} bad"] * bool(bad) + [f"{warnings} warning{'s' * (warnings > 1)}"] * bool(warnings)
-        return f"{self.title}: {', '.join(counts) or 'nothing amiss'}"
+        fine = "nothing amiss" if self.ok else "nothing could be checked"
+        return f"{self.title}: {', '.join(counts) or fine}"
 
 
 def _plain(value: Any) -> Any:

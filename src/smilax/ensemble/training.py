@@ -23,7 +23,7 @@ from smilax.grouping import chosen_method, group_indices, num_groups
 from smilax.packing import PACKING_LIMIT, pack, packable, unpack
 from smilax.posterior import Posterior
 from smilax.trees import size
-from smilax.validation import check_count, check_data, check_rows_apart
+from smilax.validation import check_belongs, check_count, check_data, check_rows_apart
 
 DEFAULT_MEMBERS = 8
 DEFAULT_BATCH_SIZE = 64
@@ -209,10 +209,19 @@ def _starts(posterior: Any, num_members: int | None, init_params: Any) -> tuple[
             return jax.vmap(lambda k: init(jax.random.fold_in(jax.random.fold_in(key, k), 0)))(indices)
 
         return fresh, DEFAULT_MEMBERS if num_members is None else num_members
+    if isinstance(posterior, NetworkPosterior) and isinstance(init_params, (list, tuple)):
+        raise TypeError(
+            f"init_params must be one pytree with a leading member axis, got a {type(init_params).__name__} of "
+            f"{len(init_params)}: stack the members, jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)"
+        )
     init_params = jax.tree.map(jnp.asarray, init_params)
     lengths = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(init_params)}
     if len(lengths) != 1 or None in lengths:
-        raise ValueError(f"init_params needs one leading member axis in every leaf, got lengths {lengths}")
+        raise ValueError(
+            f"init_params needs one leading member axis in every leaf, got lengths {lengths}; of one network, "
+            "jax.tree.map(lambda leaf: leaf[None], params)"
+        )
+    check_belongs(posterior, init_params, None, name="init_params")
     length = jax.tree.leaves(init_params)[0].shape[0]
     if length != (num_members or length):
         raise ValueError(f"init_params has {length} members, but num_members is {num_members}")

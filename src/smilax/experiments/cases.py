@@ -207,7 +207,12 @@ def _grid(source: str, label: str, tree: dict[str, Any], changes: Mapping[str, A
     sweep = tree.pop("sweep", {})
     if not isinstance(sweep, Mapping):
         raise ConfigError(source, [f"sweep: must be a table of lists, got {sweep!r}"])
-    axes = {path: values for path, values in flat(sweep).items() if path not in changes}
+    # A change goes over a sweep of the same key, of what is above it and of what is below.
+    axes = {
+        path: values
+        for path, values in flat(sweep).items()
+        if not any(f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.") for other in changes)
+    }
     problems = []
     for path, values in axes.items():
         if path.split(".")[0] not in SECTIONS:
@@ -220,7 +225,8 @@ def _grid(source: str, label: str, tree: dict[str, Any], changes: Mapping[str, A
     for values in product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
         own = merged(tree)
-        for path, value in settings.items():
+        # A name clears its section of another one's options, and so comes before what is swept of them.
+        for path, value in sorted(settings.items(), key=lambda item: not item[0].endswith(".name")):
             put(own, path, value)
         try:
             cases.append(Case(label, settings, check(own, source)))

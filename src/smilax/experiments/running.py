@@ -214,8 +214,11 @@ def _run_case(case: Case, problem: Problem, members: Any, seed: int, directory: 
     config, run, store = case.config, case.config.run, case_directory(directory, seed, case.label)
     algorithm = algorithm_of(config, problem.posterior)
     batches, batch_size = batches_of(config, problem.data), batch_size_of(config, problem.data)
-    unbroken = not store.exists()
+    unbroken = not (store / "manifest.json").exists()
     if unbroken:
+        if store.exists():
+            # Nothing was committed, or its draws were being removed once they had been scored.
+            shutil.rmtree(store)
         result = sample(
             jax.random.key(CHAIN_SEED + seed), algorithm, batches, members,
             num_warmup=run.num_warmup, num_samples=run.num_samples, thinning=run.thinning, batch_size=batch_size,

@@ -1,5 +1,6 @@
 """The metrics of a run, as one row of the table."""
 
+import math
 from typing import Any
 
 import jax
@@ -39,6 +40,12 @@ def scores(problem: Problem, draws: Any, task: str) -> dict[str, float]:
             "ece_by_chance": metrics.ece_by_chance(probs),
             "worst_chain_lppd": min(metrics.lppd(_by_token(chain), tokens) for chain in prediction.chains),
         }
+    moments = prediction.probs if task == "classes" else prediction.mean
+    if np.isnan(moments).any():
+        # A chain is lost, as `health` says; the others are not scored in its place.
+        scored = ("accuracy", "ece", "ece_by_chance") if task == "classes" else ("rmse", "coverage90")
+        outside = () if problem.data.outside is None else ("auroc",)
+        return dict.fromkeys(("lppd", *scored, *outside, "worst_chain_lppd"), math.nan)
     found = {"lppd": metrics.lppd(prediction, y)}
     if task == "classes":
         found |= {"accuracy": metrics.accuracy(prediction, y), "ece": metrics.ece(prediction, y)}

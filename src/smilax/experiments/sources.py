@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from smilax import datasets
+from smilax.datasets.arrays import read_arrays
 
 # The targets: numbers, one class a row, or one class a token.
 Task = Literal["regression", "classes", "tokens"]
@@ -44,6 +45,8 @@ class Source(NamedTuple):
 
 def _uci(name: str) -> Callable[..., Data]:
     def load(data_dir: DataDir, seed: int, *, fractions: list[float] | None = None) -> Data:
+        if fractions is not None and len(fractions) != 2:
+            raise ValueError(f"data.fractions must be the shares of training and validation rows, got {fractions}")
         options = {} if fractions is None else {"fractions": (fractions[0], fractions[1])}
         return Data(*datasets.uci(name, data_dir, seed=seed, **options))
 
@@ -115,14 +118,16 @@ def npz(
         FileNotFoundError: if there is no such file.
         ValueError: if it lacks an array, or has too few rows.
     """
-    x, y, x_test, y_test = _arrays(data_dir, file, ("x_train", "y_train", "x_test", "y_test"))
+    path = _file(data_dir, file)
+    arrays = read_arrays(path, ("x_train", "y_train", "x_test", "y_test"))
+    (x, y), (x_test, y_test) = (
+        _checked(path, part, *arrays[i : i + 2], task) for i, part in ((0, "train"), (2, "test"))
+    )
     if not 0 < valid_rows < len(y):
         raise ValueError(f"data.valid_rows must be from 1 to {len(y) - 1}, got {valid_rows}")
     rows = np.random.default_rng(seed if split_seed is None else split_seed).permutation(len(y))
     train, valid = rows[valid_rows:], rows[:valid_rows]
-    as_target = np.float32 if task == "regression" else np.int32
-    y, y_test = y.astype(as_target), y_test.astype(as_target)
-    beside = None if outside is None else _arrays(data_dir, outside, ("x_test",))[0]
+    beside = None if outside is None else read_arrays(_file(data_dir, outside), ("x_test",))[0]
     return Data((x[train], y[train]), (x[valid], y[valid]), (x_test, y_test), beside)
 
 
@@ -135,13 +140,19 @@ def _file(data_dir: DataDir, file: str) -> Path:
     return path
 
 
-def _arrays(data_dir: DataDir, file: str, names: tuple[str, ...]) -> list[np.ndarray]:
-    path = _file(data_dir, file)
-    with np.load(path) as arrays:
-        missing = [name for name in names if name not in arrays]
-        if missing:
-            raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}")
-        return [arrays[name] for name in names]
+def _checked(path: Path, part: str, x: np.ndarray, y: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets of a part, once they have passed."""
+    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+        raise ValueError(f"{path}: x_{part} and y_{part} need the same rows, got shapes {x.shape} and {y.shape}")
+    if y.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: y_{part} must be numbers, got an array of dtype {y.dtype}")
+    if task == "regression":
+        return x, y.astype(np.float32)
+    if task == "classes" and y.shape[1:] == (1,):
+        y = y[:, 0]
+    if (y != np.floor(y)).any() or (y < 0).any():
+        raise ValueError(f"{path}: y_{part} must be whole numbers from 0 on, the numbers of {task}")
+    return x, y.astype(np.int32)
 
 
 def _bundled(name: str, task: Task) -> Callable[..., Data]:
@@ -186,6 +197,15 @@ def load_data(source: Source, data_dir: DataDir, seed: int, options: dict[str, A
     data = source.load(data_dir, seed, **options)
 
     def cut(part: Any, most: int | None) -> Any:
-        return None if part is None else tuple(a[:most] for a in part) if isinstance(part, tuple) else part[:most]
+        if part is None or most is None:
+            return part
+        arrays = part if isinstance(part, tuple) else (part,)
+        rows: Any = slice(most)
+        labels = arrays[1] if len(arrays) > 1 and arrays[1].ndim == 1 and arrays[1].dtype.kind in "iu" else None
+        if labels is not None and len(np.unique(labels[:most])) < len(np.unique(labels)):
+            # Rows that are sorted by their classes, as those of a folder are: the first ones would be of a few.
+            rows = np.sort(np.random.default_rng(0).permutation(len(arrays[0]))[:most])
+        arrays = tuple(array[rows] for array in arrays)
+        return arrays if isinstance(part, tuple) else arrays[0]
 
     return Data(cut(data.train, rows), cut(data.valid, rows), cut(data.test, test_rows), cut(data.outside, test_rows))

@@ -4,8 +4,9 @@ import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
+
+import numpy as np
 
 from smilax.experiments.scoring import COLUMNS
 
@@ -17,14 +18,27 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Adds a row, with a header if it is the first; what is written is on the disk."""
     with path.open("a+", newline="", encoding="utf-8") as file:
         file.seek(0)
+        if "\n" not in file.readline():
+            # Not even the header is whole.
+            file.truncate(0)
+        file.seek(0)
         # A table that was begun by an earlier version keeps its columns.
         columns = next(csv.reader(file), None)
         writer = csv.DictWriter(file, columns or COLUMNS, extrasaction="ignore" if columns else "raise")
         if columns is None:
             writer.writeheader()
+        elif not _ends_line(path):
+            # What was being written when the machine went down stays a row of its own.
+            file.write("\r\n")
         writer.writerow({key: _text(value) for key, value in row.items()})
         file.flush()
         os.fsync(file.fileno())
+
+
+def _ends_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 def read_rows(path: str | Path) -> list[dict[str, str]]:
@@ -45,7 +59,7 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
         return []
     with Path(path).open(newline="", encoding="utf-8") as file:
         # A row that was being written when the machine went down is no row.
-        return [row for row in csv.DictReader(file) if None not in row.values()]
+        return [row for row in csv.DictReader(file) if None not in row.values() and None not in row]
 
 
 def _text(value: Any) -> str:
@@ -69,8 +83,10 @@ def spread(values: Sequence[float]) -> str:
     """The mean, and the standard deviation of more than one."""
     if not values:
         return ""
-    text = f"{mean(values):.4g}"
-    return f"{text} ± {stdev(values):.2g}" if len(values) > 1 else text
+    with np.errstate(invalid="ignore"):
+        # Of scores that are not finite neither is.
+        text = f"{np.mean(values):.4g}"
+        return f"{text} ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else text
 
 
 def aligned(lines: Iterable[Sequence[str]]) -> str:

@@ -136,11 +136,14 @@ def to_arviz(
             check_size("posterior_predictive", int(np.size(y)))
             targets = _targets(key, network, prediction)
             # A trailing axis of one is not in what is predicted.
-            y = np.asarray(y).reshape(targets.shape[2:])
+            y = np.asarray(y)
+            if y.size == targets[0, 0].size:
+                y = y.reshape(targets.shape[2:])
             groups["posterior_predictive"] = {"y": targets}
-            groups["observed_data"] = {"y": y}
+            # A likelihood of one's own may take others than it predicts, such as times and whether they are censored.
+            groups["observed_data"] = {"y" if y.shape == targets.shape[2:] else "observed": y}
             groups["constant_data"] = _named("x", x)
-            dims["y"] = ["row", *(f"target_{n}" for n in range(np.ndim(y) - 1))]
+            dims["y"] = ["row", *(f"target_{n}" for n in range(targets.ndim - 3))]
         else:
             likelihood = _log_likelihood(posterior, draws, batch)
             groups["observed_data"] = _named("data", batch)

@@ -148,6 +148,8 @@ def _from_nnx(make: Callable, x: Any, frozen: Frozen | None, kwargs: dict[str, A
         refuse_batch_statistics(name, "nnx.BatchStat", BETTER.format("flax.nnx"))
     if any(isinstance(layer, nnx.Dropout) and layer.rate > 0 and not layer.deterministic for layer in layers):
         warn_of_dropout(name)
+    # The module may be one that the caller goes on training.
+    module = nnx.clone(module)
     module.eval()
     graph, state, rest = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
     treedef = jax.tree.structure(state)

@@ -10,12 +10,19 @@ NODES, PASSES, MOST_COUNTS = 32, 3, 1024
 
 def density_crps(prediction: Prediction, y: np.ndarray) -> np.ndarray:
     """The score of each target of a continuous distribution."""
-    mean, std = np.asarray(prediction.mean, np.float64), np.asarray(prediction.std, np.float64)
     y = _rounded(prediction, y)
-    # Even in asinh: dense about the mean, and out to 30 standard deviations for heavy tails.
-    reach = np.arcsinh(60.0)
-    steps = np.sinh(np.linspace(-reach, reach, NODES)).reshape((-1,) + (1,) * mean.ndim) / 2
-    nodes = _rounded(prediction, np.concatenate([mean + std * steps, y[None]]))
+    # Even in asinh: dense where the bulk is, and out to where the widest of 10,000 draws ends. The standard deviation
+    # says nothing of the bulk where a few draws are far off, and may be too large for its dtype.
+    low, middle, high = (np.asarray(a, np.float64) for a in prediction.quantile([0.16, 0.5, 0.84]))
+    largest = float(np.finfo(prediction.mean.dtype).max) / 8
+    std = np.nan_to_num(np.asarray(prediction.std, np.float64), nan=largest, posinf=largest)
+    spread = np.where(high > low, (high - low) / 2, std)
+    offset = np.abs(np.nan_to_num(np.asarray(prediction.mean, np.float64), nan=0, posinf=0, neginf=0) - middle)
+    furthest = np.minimum(1000 * std + offset, largest)
+    reach = np.arcsinh(furthest / np.where(spread > 0, spread, 1.0))
+    even = np.linspace(-1, 1, NODES).reshape((-1,) + (1,) * y.ndim)
+    nodes = np.clip(middle + spread * np.sinh(reach * even), -largest, largest)
+    nodes = _rounded(prediction, np.concatenate([nodes, y[None]]))
     cdf = _cdf(prediction, nodes)
     nodes, cdf = _sorted(nodes, cdf)
     for _ in range(PASSES):

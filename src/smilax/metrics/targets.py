@@ -14,6 +14,7 @@ def mean_and_targets(name: str, prediction: Any, y: Any) -> tuple[np.ndarray, np
     if prediction.kind == "classification":
         raise TypeError(f"{name} needs numeric targets; this prediction is a classification")
     mean = np.asarray(prediction.mean, np.float64)
+    _check_known(name, mean)
     y = match_targets(np.asarray(y, np.float64), mean.shape)
     check_finite("y", y)
     return mean, y
@@ -41,6 +42,7 @@ def class_probs(name: str, prediction: Any) -> np.ndarray:
         if prediction.kind != "classification":
             raise TypeError(f"{name} needs a classification; this prediction is a {prediction.kind}")
         probs = np.asarray(prediction.probs, np.float64)
+        _check_known(name, probs)
     else:
         probs = np.asarray(prediction, np.float64)
         if probs.ndim != 2 or probs.shape[0] == 0 or probs.shape[1] < 2:
@@ -48,3 +50,11 @@ def class_probs(name: str, prediction: Any) -> np.ndarray:
         if not (np.all(probs >= 0) and np.all(np.abs(np.sum(probs, axis=1) - 1) < 1e-3)):
             raise ValueError("probabilities must be at least 0 and add up to 1 in each row")
     return probs
+
+
+def _check_known(name: str, values: np.ndarray) -> None:
+    if np.isnan(values).any():
+        raise ValueError(
+            f"{name}: {np.isnan(values).mean():.0%} of the prediction is NaN, as a draw is not finite: sx.diagnose "
+            "says which chains are lost, and prediction.chain(k) is that of one alone"
+        )

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smilax.compiling import compiled
 from smilax.predict.reductions import Reducer, accumulate, averaging_dtype, initial
 
 # What the parameters and the largest activation of a block of draws may each take: more than fits the caches is slower.
@@ -178,8 +179,13 @@ def pad(array: np.ndarray, size: int, axis: int = 0) -> np.ndarray:
     return np.concatenate([array, np.repeat(last, missing, axis)], axis)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _outputs(posterior, params, x):
+    # Not with the posterior as a static argument: JAX keeps those, and all that they refer to, for good.
+    program = compiled(posterior, "outputs", lambda: jax.jit(functools.partial(_of_draws, posterior)), params, x)
+    return program(params, x)
+
+
+def _of_draws(posterior, params, x):
     def one(draw):
         return posterior.outputs(draw, x)
 

@@ -95,7 +95,9 @@ def report(
     missing: list[Any] = []
     rows = None if network is None else _rows(result, data, test, max_rows, missing)
     algorithm = None if posterior is None else _algorithm_of(result, posterior)
-    diagnosis = diagnose(result, algorithm, data, inputs=None if rows is None else rows[0])
+    # A stream has no rows to go back to.
+    known = None if isinstance(data, Stream) else data
+    diagnosis = diagnose(result, algorithm, known, inputs=None if rows is None else rows[0])
 
     plots: dict[str, list[Plot]] = {}
     quality: list[Html] = []
@@ -103,10 +105,14 @@ def report(
         predictions = {CHAINS: predict(network, result, rows[0])}
         if members is not None:
             predictions[START] = predict(network, members, rows[0])
-        scores = scored(predictions[CHAINS], predictions.get(START), rows[1])
-        quality = _quality(predictions, scores, rows[1], test is None, rows[2])
-        start = scores[0].start
-        plots["Predictions"] = prediction_plots(predictions, *rows[:2], {} if start is None else {START: start})
+        try:
+            scores = scored(predictions[CHAINS], predictions.get(START), rows[1])
+            quality = _quality(predictions, scores, rows[1], test is None, rows[2])
+            start = scores[0].start
+            plots["Predictions"] = prediction_plots(predictions, *rows[:2], {} if start is None else {START: start})
+        except (TypeError, ValueError) as error:
+            # A likelihood of one's own may have no cdf, or targets that are not shaped like what it predicts.
+            missing.append(f"Predictions and metrics: {error}")
     elif posterior is None:
         missing.append(
             "Predictions, metrics and the noise: they take the model and the data, which a run does not hold. From "
@@ -116,7 +122,7 @@ def report(
     elif network is None:
         missing.append("Predictions and metrics: they take the posterior of a network, from sx.bnn.")
     plots["Chains"] = chain_plots(result, posterior, None if rows is None else rows[0])
-    if data is not None:
+    if known is not None:
         plots["Chains"].append(noise_plot(diagnosis))
     drawn = _drawn(plots, missing)
 
@@ -196,7 +202,7 @@ def _drawn(plots: dict[str, list[Plot]], missing: list[Any]) -> list[Html]:
             number += 1
             try:
                 figures.append(figure(plot, number))
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 # What a plot refuses it refuses with the reason.
                 missing.append(f"{plot.title}: {error}.")
         if figures:

@@ -137,9 +137,26 @@ def describe(step_size: StepSize) -> Any:
     """A JSON-able form of a step size; of a schedule its name, and what it gives by powers of ten of the count."""
     if not callable(step_size):
         return float(step_size)
+    name = getattr(step_size, "__name__", "schedule")
     counts = [0, *(10**power for power in range(1, 7))]
-    with jax.ensure_compile_time_eval():
-        values = [float(step_size(jnp.asarray(count, jnp.int32))) for count in counts]
+    try:
+        with jax.ensure_compile_time_eval(), jax.numpy_dtype_promotion("standard"):
+            values = [_given(step_size, count) for count in counts]
+    except jax.errors.ConcretizationTypeError:
+        # Under a transformation, of one that depends on what is transformed, there are no numbers to show.
+        return name
     # Three digits: the last ones of a cosine are not the same on every machine.
-    shown = ", ".join(f"{value:.3g}" for value in values)
-    return f"{getattr(step_size, '__name__', 'schedule')}: {shown} at steps 0, 10, ..., 10^6"
+    return f"{name}: {', '.join(f'{value:.3g}' for value in values)} at steps 0, 10, ..., 10^6"
+
+
+def _given(step_size: Callable[[jax.Array], Any], count: int) -> float:
+    """What a schedule gives for this count, once it has passed."""
+    value = step_size(jnp.asarray(count, jnp.int32))
+    if not (isinstance(value, (int, float)) or hasattr(value, "shape") and value.shape == ()):
+        shape = f"an array of shape {value.shape}" if hasattr(value, "shape") else f"a {type(value).__name__}"
+        raise TypeError(f"step_size(count) must return one number, and for {count} returns {shape}")
+    number = float(value)
+    # Later ones the run may never come to.
+    if count == 0 and not 0 < number < float("inf"):
+        raise ValueError(f"step_size(count) must be positive and finite, and for 0 is {number:g}")
+    return number

@@ -110,7 +110,7 @@ class Warmup:
         self, key: jax.Array, state: IsmileState, batch: Any, fraction: jax.Array
     ) -> tuple[IsmileState, IsmileInfo]:
         dtype = state.tuner.log_step.dtype
-        kernel = self.kernel
+        kernel, fraction = self.kernel, jnp.asarray(fraction, jnp.float32)
         state, info, measured = self._advance(key, state, batch)
         rate, _ = limits(kernel, state, batch)
         ratio = noise_limit(self.accuracy, 0.0 if self.endless else kernel.posterior.num_data / rows(batch))

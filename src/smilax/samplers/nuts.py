@@ -213,6 +213,7 @@ def nuts(
         return state._replace(mean=zeros, squares=zeros, drawn=none, window=none, tuner=tuner)
 
     def warmup(key, state, batch, fraction):
+        fraction = jnp.asarray(fraction, jnp.float32)
         state = trees.where(fraction == 0, begun(state), state)
         ends = jnp.asarray([*WINDOW_ENDS, 2.0], fraction.dtype)
         over = fraction >= ends[state.window]
