@@ -23,6 +23,7 @@ from smilax.diagnostics.kernel_rows import (
 )
 from smilax.diagnostics.quantities import is_whole, watched
 from smilax.diagnostics.table import Diagnosis, Row, missing
+from smilax.diagnostics.temperature import temperature_row, temperatures
 from smilax.result import Result
 from smilax.samplers.base import SamplingAlgorithm
 from smilax.samplers.cost import step_gradients
@@ -31,6 +32,8 @@ from smilax.validation import check_count
 
 # Steps on whole batches that measure the energy error, for so many noise draws one, but so many a chain at least.
 PER_ENERGY, LEAST_ENERGIES = 2, 64
+# Gradients at draws for so many noise draws.
+PER_TEMPERATURE = 2
 
 
 def diagnose(
@@ -46,9 +49,10 @@ def diagnose(
 
     What each row means, where its bound comes from and what to do is in docs/diagnostics.md. Rows on the noise take
     `num_noise` fresh gradients on batches, at places spread over the chains' draws, and are left out if `algorithm` or
-    `data` is not given. Where `ismile` took batches in halves, which leaves the energy error unknown, half as many
-    steps on whole batches measure it. R-hat and effective sample size are those of a network's predictions, of the
-    parameters of any other posterior of up to 64, or of 32 fixed random projections of more.
+    `data` is not given; so is the temperature, which takes half as many and is there for every sampler. Where `ismile`
+    took batches in halves, which leaves the energy error unknown, half as many steps on whole batches measure it. R-hat
+    and effective sample size are those of a network's predictions, of the parameters of any other posterior of up to
+    64, or of 32 fixed random projections of more.
 
     Args:
         result: what `sx.sample` returned.
@@ -125,6 +129,13 @@ def diagnose(
             energy_key = jax.random.fold_in(key, 1)
             energy = energy_errors(energy_key, posterior, config, states, draws, each, batch_size, number)
     rows += _kernel_rows(result, config, states, law, share)
+    if posterior is not None and batches is not None and result.num_draws and is_whole(result):
+        each = replace(batches, order="independent")
+        temperature_key = jax.random.fold_in(key, 2)
+        number = num_noise // PER_TEMPERATURE
+        kept = _sampling_draws(result)
+        found = None if kept is None else temperatures(temperature_key, posterior, kept, each, batch_size, number)
+        rows.append(temperature_row(found))
     if result.num_draws:
         rows += _draw_rows(result, config, posterior, batches, batch_size, inputs, energy)
     else:
@@ -142,6 +153,15 @@ def _batches_of_the_run(data: Any, config: Any) -> Batches:
             raise ValueError(f"data draws batches by {batches.config()}, but the run's did by {wanted}")
         batches = replace(batches, order=wanted["order"], replacement=wanted["replacement"])
     return batches
+
+
+def _sampling_draws(result: Result) -> Any:
+    """Draws without those of exploration phases, which some samplers have; None if there are no others."""
+    exploring = getattr(result.info, "exploring", None)
+    if exploring is None:
+        return result.draws
+    kept = ~np.asarray(exploring, bool).any(0)
+    return result.select(kept).draws if kept.any() else None
 
 
 def _noise_factor(config: Any) -> float:

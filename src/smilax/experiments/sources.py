@@ -119,10 +119,8 @@ def npz(
         ValueError: if it lacks an array, or has too few rows.
     """
     path = _file(data_dir, file)
-    arrays = read_arrays(path, ("x_train", "y_train", "x_test", "y_test"))
-    (x, y), (x_test, y_test) = (
-        _checked(path, part, *arrays[i : i + 2], task) for i, part in ((0, "train"), (2, "test"))
-    )
+    x, y, x_test, y_test = read_arrays(path, ("x_train", "y_train", "x_test", "y_test"))
+    y, y_test = _targets(path, "train", x, y, task), _targets(path, "test", x_test, y_test, task)
     if not 0 < valid_rows < len(y):
         raise ValueError(f"data.valid_rows must be from 1 to {len(y) - 1}, got {valid_rows}")
     rows = np.random.default_rng(seed if split_seed is None else split_seed).permutation(len(y))
@@ -140,19 +138,19 @@ def _file(data_dir: DataDir, file: str) -> Path:
     return path
 
 
-def _checked(path: Path, part: str, x: np.ndarray, y: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets of a part, once they have passed."""
+def _targets(path: Path, part: str, x: np.ndarray, y: np.ndarray, task: Task) -> np.ndarray:
+    """Targets of a part, once they have passed."""
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
         raise ValueError(f"{path}: x_{part} and y_{part} need the same rows, got shapes {x.shape} and {y.shape}")
     if y.dtype.kind not in "biuf":
         raise ValueError(f"{path}: y_{part} must be numbers, got an array of dtype {y.dtype}")
     if task == "regression":
-        return x, y.astype(np.float32)
+        return y.astype(np.float32)
     if task == "classes" and y.shape[1:] == (1,):
         y = y[:, 0]
     if (y != np.floor(y)).any() or (y < 0).any():
         raise ValueError(f"{path}: y_{part} must be whole numbers from 0 on, the numbers of {task}")
-    return x, y.astype(np.int32)
+    return y.astype(np.int32)
 
 
 def _bundled(name: str, task: Task) -> Callable[..., Data]:

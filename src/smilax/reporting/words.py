@@ -14,6 +14,7 @@ QUESTIONS = {
     "noise level": "Is the noise as strong as warm-up has learnt it?",
     "step / L_eff": "Is a step short against the length on which batch noise turns a chain?",
     "L_eff / radius": "Do chains cross the posterior, or do they walk about in it?",
+    "temperature": "Do draws spread as far as the gradients of the posterior say?",
     "EEVPD": "Is the step short enough for the curvature (energy error variance per parameter)?",
     "rejects": "How often did the guardrail undo a step?",
     "split R-hat": "Do the chains agree?",
