@@ -218,3 +218,22 @@ def test_parameters_that_no_sampler_can_move_are_refused(params, error, message)
     for algorithm in (sx.psmile(posterior), sx.nuts(posterior), sx.sgld(posterior, 1e-3)):
         with pytest.raises(error, match=message):
             algorithm.init(jax.random.key(0), params)
+
+
+def test_several_targets_and_loaders_are_told_where_they_belong():
+    posterior = bnn(mlp(3, 1), Gaussian(), Normal(0.0, 1.0), num_data=20)
+    x = np.ones((20, 3), np.float32)
+    with pytest.raises(TypeError, match="y must be one array of targets, got a dict: put several targets side by side"):
+        posterior.check_data((x, {"a": np.ones(20), "b": np.ones(20)}))
+    loader = [(x[:10], np.ones(10)), (x[10:], np.ones(10)), (x, np.ones(20)), (x, np.ones(20))]
+    with pytest.raises(TypeError, match="of a loader sx.sample takes an sx.Stream"):
+        posterior.check_data(loader)
+
+    class Loader:
+        def __iter__(self):
+            return iter(loader)
+
+    with pytest.raises(
+        TypeError, match="data must be arrays, got a Loader: of an iterable of batches make an sx.Stream"
+    ):
+        Batches(Loader())

@@ -452,3 +452,34 @@ def test_classes_that_are_dates_are_saved(tmp_path, unit):
     loaded = sx.SmileClassifier.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
     assert loaded.classes_.dtype == days.dtype
+
+
+@pytest.mark.parametrize(
+    "make",
+    [sx.nuts, lambda p: sx.mclmc(p, 0.02), lambda p: sx.ismile(p, replacement=True)],
+    ids=["nuts", "mclmc", "with_replacement"],
+)
+def test_samplers_get_the_batches_that_they_need(make):
+    x, y = X[:60], Y[:60]
+    model = sx.SmileRegressor(
+        hidden=(3,), algorithm=make, num_chains=2, num_warmup=20, num_samples=20, max_epochs=2, random_state=0
+    ).fit(x, y)
+    assert np.isfinite(model.predict(x)).all()
+    assert model.lengths_["batch_size"] == (32 if model.result_.config["batches"]["replacement"] else 60)
+
+
+def test_draws_of_exploration_phases_are_left_out():
+    model = sx.SmileRegressor(
+        hidden=(3,), algorithm=functools.partial(sx.csgld, step_size=1e-4, cycle_length=20), num_chains=2, num_warmup=0,
+        num_samples=80, num_draws=80, max_epochs=2, random_state=0,
+    ).fit(X[:60], Y[:60])  # fmt: skip
+    assert not np.any(model.info_["exploring"])
+    assert 0 < model.info_["exploring"].shape[1] < 80
+    assert len(model.draws_[next(iter(model.draws_))][0]) == model.info_["exploring"].shape[1]
+
+
+def test_a_batch_is_no_larger_than_the_data():
+    model = sx.SmileRegressor(
+        hidden=(3,), batch_size=64, num_chains=2, num_warmup=20, num_samples=20, max_epochs=2, random_state=0
+    ).fit(X[:40], Y[:40])
+    assert model.lengths_["batch_size"] == 40

@@ -257,3 +257,13 @@ def test_the_callers_module_is_left_as_it_was(key):
         network = sx.from_flax(lambda rngs: module)
     network.apply(network.init(key), X)
     assert not module.dropout.deterministic
+
+
+def test_inputs_and_parameters_of_the_wrong_kind_are_named(key):
+    for example in ((1, 3), [1.0, 2.0], jax.ShapeDtypeStruct((1, 3), np.float32)):
+        with pytest.raises(TypeError, match="example_x must be arrays of inputs, examples on the leading axis"):
+            sx.from_flax(Linen(), example)
+    variables = Linen().init(key, X, train=False)
+    with pytest.raises(ValueError, match=r'params\["params"\]'):
+        sx.from_flax(Linen(), X, params=variables)
+    sx.from_flax(Linen(), X, params=variables["params"])

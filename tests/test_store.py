@@ -13,6 +13,7 @@ import time
 import tracemalloc
 from pathlib import Path
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -198,6 +199,31 @@ def test_index_out_of_bounds(made, index):
         lazy[index]
 
 
+def test_arithmetic_and_functions_read_it_all(made):
+    path, whole = made
+    lazy, expected = store.read(path).arrays("draws")["double"], whole["double"]
+    assert_same(lazy * 2 - 1, expected * 2 - 1)
+    assert_same(lazy == expected, np.ones(expected.shape, bool))
+    assert_same(np.exp(-lazy), np.exp(-expected))
+    for name in ("mean", "std", "sum", "max"):
+        assert_same(np.asarray(getattr(lazy, name)(axis=1)), getattr(expected, name)(axis=1))
+    assert_same(np.mean(lazy, axis=(0, 1)), expected.mean((0, 1)))
+    assert_same(lazy.reshape(-1), expected.reshape(-1))
+    with pytest.raises(AttributeError, match="LazyArray has no attribute 'argmax'; np.asarray reads the array"):
+        lazy.argmax()
+
+
+def test_indices_of_other_kinds(made):
+    path, whole = made
+    lazy, expected = store.read(path).arrays("draws")["['w'][0]"], whole["['w'][0]"]
+    assert expected.ndim == 4
+    mask = np.zeros(expected.shape[2:], bool)
+    mask[0, -1] = mask[-1, 0] = True
+    assert_same(lazy[:, :, mask], expected[:, :, mask])
+    assert_same(lazy[:, 2:5, (0, 1)], expected[:, 2:5, (0, 1)])
+    assert_same(lazy[:, :, jnp.asarray([1, 0])], expected[:, :, [1, 0]])
+
+
 def test_copy_false(made):
     with pytest.raises(ValueError, match="on disk"):
         np.asarray(store.read(made[0]).arrays("draws")["double"], copy=False)
@@ -364,6 +390,7 @@ def test_crash_before_the_manifest(made, rng, monkeypatch, which):
 
 KILLED = """
 import os, random, signal, sys, time
+import jax.numpy as jnp
 import numpy as np
 from smilax import store
 

@@ -78,6 +78,11 @@ class NetworkPosterior(Posterior):
             TypeError: for data that is no such tuple, or targets of the wrong type for the likelihood.
         """
         x, y, weight = _split_batch(data, name)
+        if isinstance(y, (dict, tuple)):
+            raise TypeError(
+                f"y must be one array of targets, got a {type(y).__name__}: put several targets side by side on its "
+                "last axis, for a likelihood that takes them so (docs/network.md)"
+            )
         y = np.asarray(y)
         lengths = {path: _length(path, leaf) for path, leaf in (*_named_leaves("x", x), ("y", y))}
         if weight is not None:
@@ -197,7 +202,10 @@ def _split_batch(batch: Any, name: str) -> tuple[Any, Any, Any]:
     """`(x, y, weight)`, the weight `None` where there is none."""
     if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
         given = f"a {type(batch).__name__}" + (f" of {len(batch)}" if hasattr(batch, "__len__") else "")
-        raise TypeError(f"{name} must be a tuple (x, y) or (x, y, weight), got {given}")
+        raise TypeError(
+            f"{name} must be a tuple (x, y) or (x, y, weight), got {given}; of a loader sx.sample takes an sx.Stream, "
+            "and sx.train_ensemble the arrays"
+        )
     return (*batch, None) if len(batch) == 2 else tuple(batch)
 
 

@@ -68,6 +68,11 @@ class Batches:
         for path, leaf in jax.tree_util.tree_leaves_with_path(data):
             check_numbers(f"data{jax.tree_util.keystr(path)}", leaf)
         lengths = [np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in leaves]
+        if len(leaves) == 1 and leaves[0] is data and hasattr(data, "__iter__") and not hasattr(data, "shape"):
+            raise TypeError(
+                f"data must be arrays, got a {type(data).__name__}: of an iterable of batches make an sx.Stream, which "
+                "takes the number of all rows"
+            )
         if None in lengths:
             raise ValueError(
                 "data: every array needs a leading axis of rows, got a scalar (the numbers of a list count as such: "

@@ -143,11 +143,13 @@ class Result:
             path=None,
         )
 
-    def select(self, keep: Any) -> "Result":
-        """The result with some of its draws only, such as those of cyclical SGLD outside of the exploration phases.
+    def select(self, keep: Any = None, *, chains: Any = None) -> "Result":
+        """The result with some of its draws only: those of cyclical SGLD outside of the exploration phases, or chains.
 
         Args:
-            keep: which draws, a boolean array of shape `(draw,)`, or `(chain, draw)` if the same for all chains.
+            keep: which draws, a boolean array of shape `(draw,)`, or `(chain, draw)` if the same for all chains; None
+                keeps all.
+            chains: which chains, their numbers, such as all but those that `sx.diagnose` calls lost; None keeps all.
 
         Returns:
             A result with these draws and their reports, read into memory; its `state` is None, as it is no longer
@@ -155,7 +157,41 @@ class Result:
 
         Raises:
             ValueError: if the shape is another, nothing is kept, or chains differ in what they keep.
+            IndexError: if there is no such chain.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, numpy as np, smilax as sx
+            >>> posterior = sx.Posterior(
+            ...     lambda m: -0.5 * jnp.sum(m**2), lambda m, x: -0.5 * (x - jnp.sum(m)) ** 2, num_data=100
+            ... )
+            >>> result = sx.sample(
+            ...     jax.random.key(0), sx.sgld(posterior, 1e-3), np.ones(100, np.float32), jnp.zeros(2), num_chains=3,
+            ...     num_warmup=10, num_samples=20, batch_size=10, progress_bar=False,
+            ... )
+            >>> result.select(np.arange(20) >= 5, chains=[0, 2])
+            Result(sgld, 2 chains of 15 draws, 2 parameters)
         """
+        if chains is not None:
+            numbers = np.arange(self.num_chains)[np.asarray(chains, int)]
+            if numbers.ndim != 1 or not len(numbers) or len(set(numbers.tolist())) < len(numbers):
+                raise ValueError(f"chains must be numbers of chains, each once, got {chains!r}")
+
+            def of_chains(tree: Any) -> Any:
+                return jax.tree.map(lambda leaf: np.asarray(leaf[numbers]), tree)
+
+            kept = None if keep is None or np.ndim(keep) < 2 else np.asarray(keep)[numbers]
+            part = replace(
+                self,
+                draws=of_chains(self.draws),
+                info=of_chains(self.info),
+                warmup_info=of_chains(self.warmup_info),
+                state=None,
+                path=None,
+                config=self.config | {"num_chains": len(numbers)},
+            )
+            return part if keep is None else part.select(keep if kept is None else kept)
+        if keep is None:
+            raise ValueError("select needs keep, chains, or both")
         keep = np.asarray(keep)
         shape = (self.num_chains, self.num_draws)
         if keep.dtype != bool or keep.shape not in (shape, shape[1:]):

@@ -17,7 +17,15 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from smilax.estimators.fitting import TRAINING_SHARE, restored_state, run_chains, stored_state, warm_start
+from smilax.estimators.columns import columns_without_numbers, has_gaps, named_columns
+from smilax.estimators.fitting import (
+    TRAINING_SHARE,
+    of_the_posterior,
+    restored_state,
+    run_chains,
+    stored_state,
+    warm_start,
+)
 from smilax.estimators.lengths import plan
 from smilax.estimators.model import Model, build
 from smilax.estimators.saving import read_model, write_model
@@ -111,13 +119,13 @@ class SmileEstimator(BaseEstimator, ABC):
         try:
             return validate_data(self, X, y, reset=reset, dtype=np.float64, **options)
         except (TypeError, ValueError) as error:
-            name, unfit = type(self).__name__, _columns_without_numbers(X)
+            name, unfit = type(self).__name__, columns_without_numbers(X)
             if unfit:
                 raise ValueError(
                     f"{name}: columns {unfit} of X are no numbers; encode them before, for example by "
                     "sklearn.preprocessing.OneHotEncoder in a Pipeline"
                 ) from error
-            if gaps := [column_name for column_name, column in _named_columns(X) if _has_gaps(column)]:
+            if gaps := [column_name for column_name, column in named_columns(X) if has_gaps(column)]:
                 raise ValueError(
                     f"{name}: columns {gaps} of X have missing values; fill them before, for example by "
                     "sklearn.impute.SimpleImputer in a Pipeline"
@@ -165,7 +173,8 @@ class SmileEstimator(BaseEstimator, ABC):
         shape = {"in_size": x.shape[1], "num_targets": num_targets}
         shape |= {"num_data": num_rows, "num_train": int(num_rows - held_out.sum())}
         model = self._built(shape, settings)
-        lengths = plan(num_rows, self.batch_size, self.num_warmup, self.num_samples, self.num_draws)
+        full = model.algorithm.config.get("batches") == "full"
+        lengths = plan(num_rows, self.batch_size, self.num_warmup, self.num_samples, self.num_draws, full)
         if more:
             check_the_same(self, self._settings, settings, self.lengths_, lengths.batch_size)
         deadline = None if self.max_seconds is None else begin + self.max_seconds
@@ -185,6 +194,7 @@ class SmileEstimator(BaseEstimator, ABC):
         result, lengths = run_chains(keys[1], model, data, start, lengths, deadline, bool(self.verbose))
         if old is not None:
             result = old.join(result)
+        result = of_the_posterior(result)
         self._shape, self._settings, self._digest, self._state = shape, settings, digest, stored_state(result)
         self.draws_ = dict(zip(leaf_paths(result.draws), map(np.asarray, jax.tree.leaves(result.draws)), strict=True))
         self._config = dict(result.config)
@@ -278,33 +288,6 @@ class SmileEstimator(BaseEstimator, ABC):
         """
         own = {"network": network, "likelihood": likelihood, "prior": prior, "algorithm": algorithm}
         return read_model(Path(path), cls, own)
-
-
-def _named_columns(table: Any) -> list[tuple[str, Any]]:
-    """Of a data frame, whichever library it is of; none of anything else."""
-    if not hasattr(table, "columns"):
-        return []
-    columns = [table.iloc[:, i] if hasattr(table, "iloc") else table[name] for i, name in enumerate(table.columns)]
-    return [(str(name), column) for name, column in zip(table.columns, columns, strict=True)]
-
-
-def _columns_without_numbers(table: Any) -> list[str]:
-    return [name for name, column in _named_columns(table) if not _holds_numbers(column)]
-
-
-def _holds_numbers(column: Any) -> bool:
-    array = np.asarray(column.dropna() if hasattr(column, "dropna") else column)
-    if array.dtype.kind in "mMc":
-        return False
-    try:
-        array.astype(np.float64)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _has_gaps(column: Any) -> bool:
-    return hasattr(column, "isna") and bool(column.isna().any())
 
 
 def columns(array: np.ndarray) -> np.ndarray:

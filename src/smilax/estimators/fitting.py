@@ -1,12 +1,14 @@
 """A warm start, and chains from it, within a time budget."""
 
 import time
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smilax.data import Batches
 from smilax.ensemble import train_ensemble
 from smilax.estimators.lengths import Plan, shortened
 from smilax.estimators.model import Model
@@ -79,10 +81,12 @@ def run_chains(
     Raises:
         KeyboardInterrupt: if the run was interrupted before there was a draw; later, what was drawn is returned.
     """
+    replacement = bool(model.algorithm.config.get("replacement", False))
+    batches = Batches(data, replacement=replacement)
 
     def run(params, num_warmup, num_samples):
         return sample(
-            key, model.algorithm, data, params, num_warmup=num_warmup, num_samples=num_samples,
+            key, model.algorithm, batches, params, num_warmup=num_warmup, num_samples=num_samples,
             thinning=plan.thinning, batch_size=plan.batch_size, progress_bar=progress_bar,
         )  # fmt: skip
 
@@ -114,6 +118,17 @@ def run_chains(
         parts.append(result)
         done += piece
     return fitted(parts)
+
+
+def of_the_posterior(result: Result) -> Result:
+    """Without the draws of exploration phases, where a sampler has them."""
+    exploring = getattr(result.info, "exploring", None)
+    if exploring is None:
+        return result
+    kept = ~np.asarray(exploring, bool).any(0)
+    if not kept.any():
+        raise ValueError("algorithm: all draws are of its exploration phases; take a larger num_samples")
+    return replace(result.select(kept), state=result.state)
 
 
 def stored_state(result: Result) -> tuple[list[np.ndarray], int]:

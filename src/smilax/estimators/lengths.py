@@ -21,16 +21,23 @@ class Plan(NamedTuple):
 
 
 def plan(
-    num_rows: int, batch_size: int | None, num_warmup: int | None, num_samples: int | None, num_draws: int
+    num_rows: int,
+    batch_size: int | None,
+    num_warmup: int | None,
+    num_samples: int | None,
+    num_draws: int,
+    full: bool = False,
 ) -> Plan:
     """Lengths for a data set; arguments that are not None stand.
 
-    A batch is an eighth of the rows, between 32 and 256. A posterior known from N rows is as many batches long as N/B
-    says: independent draws cost in proportion to N/B steps (docs/theory.md), so the length grows with it. No more than
-    `num_draws` draws are kept; a length that is chosen here is a multiple of them.
+    A batch is an eighth of the rows, between 32 and 256, or with `full` all of them; never more than there are. A
+    posterior known from N rows is as many batches long as N/B says: independent draws cost in proportion to N/B steps
+    (docs/theory.md), so the length grows with it. No more than `num_draws` draws are kept; a length that is chosen here
+    is a multiple of them.
     """
     if batch_size is None:
-        batch_size = min(num_rows, max(32, min(256, round(num_rows / 8))))
+        batch_size = num_rows if full else max(32, min(256, round(num_rows / 8)))
+    batch_size = min(batch_size, num_rows)
     ratio = num_rows / batch_size
     if num_samples is None:
         num_samples = round(min(20_000, max(2400, 150 * ratio)) / 100) * 100

@@ -38,7 +38,8 @@ class SmileRegressor(RegressorMixin, SmileEstimator):
         num_warmup: steps of warm-up; None chooses by the number of rows.
         num_samples: steps after warm-up; None chooses by the number of rows.
         num_draws: draws kept of each chain, at most; exactly so many if they divide `num_samples` or that is None.
-        batch_size: rows in a batch; None: an eighth of all, but between 32 and 256.
+        batch_size: rows in a batch, all where there are fewer; None: an eighth of all, but between 32 and 256, and for
+            samplers that need all rows these.
         max_epochs: the most epochs of the warm start.
         patience: epochs without improvement on validation rows after which a member stops.
         validation_fraction: rows held out in the warm start (chains then see all rows); none of fewer than 40.

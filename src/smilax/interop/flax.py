@@ -52,6 +52,12 @@ def from_flax(
     if isinstance(module, nn.Module):
         if example_x is None:
             raise TypeError(f"example_x must be given for the Linen module {type(module).__name__}: it fixes shapes")
+        for leaf in jax.tree.leaves(example_x):
+            if not (hasattr(leaf, "shape") and hasattr(leaf, "__getitem__")) or not np.ndim(leaf):
+                raise TypeError(
+                    "example_x must be arrays of inputs, examples on the leading axis (jnp.ones((1, 3)), say, and not "
+                    f"its shape), got {leaf!r}"
+                )
         return _from_linen(module, jax.tree.map(lambda leaf: jnp.asarray(leaf[:1]), example_x), params, frozen, kwargs)
     if inspect.isclass(module) and issubclass(module, nn.Module):
         raise TypeError(f"module must be a Linen module, and {module.__name__} is a class: give {module.__name__}(...)")
@@ -107,6 +113,8 @@ def _from_linen(module: Any, x: Any, params: Any, frozen: Frozen | None, kwargs:
             f"{name} has parameters that are more than one array each, {', '.join(whole)}: name them apart"
         )
     if params is not None:
+        if set(params) == {"params"} and "params" not in template.get("params", {}):
+            raise ValueError(f'params of {name} are what is under "params" of what module.init gives: params["params"]')
         given = _flat(params)
         wrong = {path: (np.shape(given[path]) if path in given else None, leaf.shape) for path, leaf in flat.items()}
         wrong = {path: both for path, both in wrong.items() if path not in given or both[0] != both[1]}

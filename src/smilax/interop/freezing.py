@@ -53,7 +53,8 @@ def refuse_batch_statistics(name: str, layers: str, better: str) -> None:
     raise ValueError(
         f"{name} keeps statistics of batches ({layers}): what it says of one example depends on the others in its "
         "batch, so that there is no likelihood of single examples, and no posterior that mini-batches estimate. Use a "
-        f"normalisation of each example by itself: {better}"
+        f"normalisation of each example by itself: {better}; or, with a trained network's averages held fixed, an "
+        "sx.Network of two functions (docs/network.md)"
     )
 
 

@@ -5,6 +5,7 @@ import operator
 from typing import Any
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from smilax.store.header import to_dtype
 from smilax.store.manifest import Leaf, Shard
@@ -43,12 +44,17 @@ def _positions(index: Any, length: int, axis: int) -> tuple[np.ndarray, Any]:
     return needed, inverse.reshape(array.shape)
 
 
-class LazyArray:
+def _plain(index: Any) -> Any:
+    return index if hasattr(index, "__index__") and not np.ndim(index) else np.asarray(index)
+
+
+class LazyArray(NDArrayOperatorsMixin):
     """A leaf of a store, `(chain, draw, …)`.
 
     Indexing, with NumPy's rules, reads the draws and chains that the index needs and gives a NumPy array in the
     original dtype. On the first two axes integers, slices, integer arrays and one-dimensional masks do; `None` does
-    not. `numpy.asarray` reads it all.
+    not. `numpy.asarray` reads it all, and so do arithmetic, NumPy's functions, and `mean`, `std`, `var`, `sum`, `min`,
+    `max`, `reshape` and `astype`, which give NumPy arrays.
 
     Raises:
         StoreCorrupt: when draws are read whose shard is missing or damaged; it names them.
@@ -87,21 +93,33 @@ class LazyArray:
         array = self._read(np.arange(self.shape[0]), np.arange(self.shape[1]))
         return array if dtype is None else array.astype(dtype, copy=False)
 
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        read = [np.asarray(value) if isinstance(value, LazyArray) else value for value in inputs]
+        return getattr(ufunc, method)(*read, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("mean", "std", "var", "sum", "min", "max", "reshape", "astype"):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}; np.asarray reads the array")
+        return getattr(np.asarray(self), name)
+
     def __getitem__(self, index: Any) -> Any:
         index = index if isinstance(index, tuple) else (index,)
         if any(i is None or isinstance(i, bool | np.bool_) for i in index):
             raise IndexError(f"None, True and False are no index of {self!r}")
         dots = [n for n, i in enumerate(index) if i is Ellipsis]
-        if len(dots) > 1 or len(index) - len(dots) > self.ndim:
+        # JAX arrays and sequences within an index are taken for the NumPy arrays that they stand for.
+        index = tuple(i if i is Ellipsis or isinstance(i, slice) else _plain(i) for i in index)
+        extra = sum(i.ndim - 1 for i in index if isinstance(i, np.ndarray) and i.dtype == bool and i.ndim > 1)
+        if len(dots) > 1 or len(index) + extra - len(dots) > self.ndim:
             raise IndexError(f"index {index!r} has more parts than {self!r} has axes")
         at = dots[0] if dots else len(index)
-        fill = (slice(None),) * (self.ndim - len(index) + len(dots))
+        fill = (slice(None),) * (self.ndim - len(index) - extra + len(dots))
         parts = [*index[:at], *fill, *index[at + 1 :]]
         chains, parts[0] = _positions(parts[0], self.shape[0], 0)
         draws, parts[1] = _positions(parts[1], self.shape[1], 1)
         for axis, part in enumerate(parts[2:], 2):
             # Before anything is read.
-            if not isinstance(part, slice | list | np.ndarray):
+            if not extra and not isinstance(part, slice | np.ndarray):
                 position = operator.index(part)
                 if not -self.shape[axis] <= position < self.shape[axis]:
                     raise IndexError(f"index of axis {axis} is {position}; the length is {self.shape[axis]}")
