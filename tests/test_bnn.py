@@ -233,7 +233,5 @@ def test_several_targets_and_loaders_are_told_where_they_belong():
         def __iter__(self):
             return iter(loader)
 
-    with pytest.raises(
-        TypeError, match="data must be arrays, got a Loader: of an iterable of batches make an sx.Stream"
-    ):
-        Batches(Loader())
+    with pytest.raises(TypeError, match="data must be arrays, got a Loader: of an iterable of batches"):
+        sx.Batches(Loader())
