@@ -146,6 +146,25 @@ def sharded():
     )
 
 
+def placed():
+    """Parameters and data that have been put on some device take the run there, whatever ran before."""
+    algorithm, settings = sx.sgld(POSTERIOR, 1e-5), {"num_warmup": 4, "num_samples": 4, "batch_size": B}
+
+    def draws(put=lambda tree: tree, data=(X, Y), **changes):
+        members = put({"w": jnp.zeros((4, 3)), "b": jnp.zeros(4)})
+        return sx.sample(jax.random.key(3), algorithm, data, members, progress_bar=False, **settings, **changes)
+
+    reference = draws()
+    for device in jax.devices()[1:3]:
+        assert distance(reference, draws(lambda tree, d=device: jax.device_put(tree, d))) < 1e-12
+    assert distance(reference, draws(data=jax.device_put((X, Y), jax.devices()[1]))) < 1e-12
+    explicit = jax.make_mesh((4,), ("member",), axis_types=(jax.sharding.AxisType.Explicit,), devices=jax.devices()[:4])
+    over = jax.sharding.NamedSharding(explicit, jax.sharding.PartitionSpec("member"))
+    for method in ("vectorized", "parallel"):
+        spread = draws(lambda tree: jax.device_put(tree, over), chain_method=method)
+        assert distance(reference, spread) < 1e-9, method
+
+
 def epochs(number):
     """A stream's batches, in pieces that are cut anew."""
     for rows in np.array_split(np.random.default_rng(number).permutation(N), 7):

@@ -52,7 +52,7 @@ def on_eight_devices(*cases):
 
 
 def test_results_are_those_of_one_device():
-    on_eight_devices("psmile:10:4x2")
+    on_eight_devices("psmile:10:4x2", "placed")
 
 
 @pytest.mark.truth

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, NamedSharding
 
 from smilax.bnn import NetworkPosterior
 from smilax.checks import check_count as check_count
@@ -87,7 +88,7 @@ def chain_params(params: Any, num_chains: int | None) -> tuple[Any, int]:
         raise ValueError("params holds no arrays")
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         check_numbers(f"params{jax.tree_util.keystr(path)}", leaf)
-    params = jax.tree.map(jnp.asarray, params)
+    params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf) if _is_explicit(leaf) else leaf), params)
     if num_chains is not None:
         num_chains = check_count("num_chains", num_chains, 1)
         check_params(params)
@@ -106,6 +107,14 @@ def chain_params(params: Any, num_chains: int | None) -> tuple[Any, int]:
         raise ValueError("params has an empty chain axis")
     check_params(jax.tree.map(lambda x: x[0], params))
     return params, int(num_chains)
+
+
+def _is_explicit(leaf: Any) -> bool:
+    """Whether an array lies on a mesh whose axes are part of its type, so that indexing it asks for a sharding."""
+    sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
+    if not isinstance(sharding, NamedSharding):
+        return False
+    return AxisType.Explicit in sharding.mesh.axis_types and sharding.is_fully_addressable
 
 
 def check_belongs(posterior: Posterior, params: Any, num_chains: int | None, name: str = "params") -> None:
