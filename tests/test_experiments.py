@@ -413,3 +413,10 @@ def test_arrays_of_a_file_are_looked_at(tmp_path, changes, match):
     np.savez(tmp_path / "a.npz", **(arrays | changes))
     with pytest.raises(ValueError, match=match):
         npz(tmp_path, 1, file="a.npz", task="classes", valid_rows=3)
+
+
+def test_parts_of_a_run_are_not_gone_on_with(tmp_path, write):
+    experiment = load_experiment(write(TOML + '[sampler]\nname = "sgld"\nstep_size = 1e-6\n'))
+    (tmp_path / "run" / "seed1").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="holds parts of a run but no experiment.json"):
+        sx.experiments.run_experiment(experiment, output=tmp_path / "run", say=lambda line: None)

@@ -1,6 +1,7 @@
 """What a run writes to its store, so that another process can go on with it: settings, fingerprints and states."""
 
 import hashlib
+import math
 import platform
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -52,11 +53,13 @@ def data_fingerprint(batches: Batches | Stream) -> dict[str, Any]:
         return {"arrays": arrays, "content": f"stream of {batches.num_rows} rows", "batches": batches.config()}
     digest = hashlib.blake2b(digest_size=16)
     for name, leaf in zip(leaf_paths(batches.data), jax.tree.leaves(batches.data), strict=True):
-        array = leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)
+        # What is on disk, be it a memory map or another library's array, is read piece by piece.
+        sliced = hasattr(leaf, "shape") and hasattr(leaf, "dtype") and not isinstance(leaf, jax.Array)
+        array = leaf if sliced else np.asarray(leaf)
         arrays.append([name, list(array.shape), str(array.dtype)])
-        rows = len(array)
-        step = max(1, -(-array.nbytes // HASHED_BYTES))
-        block = max(1, HASHED_BYTES // 16 // max(1, array.nbytes // max(rows, 1)))
+        rows, size = len(array), math.prod(array.shape) * np.dtype(array.dtype).itemsize
+        step = max(1, -(-size // HASHED_BYTES))
+        block = max(1, HASHED_BYTES // 16 // max(1, size // max(rows, 1)))
         for start in range(0, rows, block * step):
             digest.update(np.ascontiguousarray(array[start : start + block]).tobytes())
     return {"arrays": arrays, "content": digest.hexdigest(), "batches": batches.config()}

@@ -92,6 +92,10 @@ def run_experiment(
             str(directory),
             [f"holds a run already: smilax resume {directory} goes on with it; or give another --output"],
         )
+    if any((directory / f"seed{seed}").exists() for seed in experiment.base.run.seeds) or (directory / TABLE).exists():
+        raise ConfigError(
+            str(directory), [f"holds parts of a run but no {RECORD}: remove them, or give another --output"]
+        )
     # Before anything is written: data that are not there are no run.
     problem_of(experiment.base, experiment.base.run.seeds[0], data_dir)
     directory.mkdir(parents=True, exist_ok=True)
