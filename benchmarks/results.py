@@ -50,9 +50,10 @@ runs; the same rows, one for each seed, are in [results.csv](results.csv).
 - **epochs** are shuffled epochs, as published; **independent** batches are drawn afresh at each step, as the theory
   asks.
 - Of the published samplers and SGHMC all step sizes were run on seed 1 of the three tables, and the middle one (of
-  SGHMC the best, and on energy all) on seeds 2 and 3. The tuner of `smile` and `psmile` compares energies between batches.
-- `adaptive_sghmc` at 0.01 on energy has a few draws that ran off, in two seeds of three: their RMSE is what these few make
-  of it, and the other scores hardly notice.
+  SGHMC the best, and on energy all) on seeds 2 and 3. The tuner of `smile` and `psmile` compares energies between
+  batches.
+- `adaptive_sghmc` at 0.01 on energy has a few draws that ran off, in two seeds of three: their RMSE is what these few
+  make of it, and the other scores hardly notice.
 - That `ismile` is given independent batches, and how long its warm-up descends on a network, was settled on seed 1 of
   the three tables; seeds 2 and 3 were run afterwards, once.
 - Its `shrinkage` of 0.01 was settled on a wide network of bikesharing (`benchmarks/wide_network.py`, seed 1), and kept
