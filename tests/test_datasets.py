@@ -371,3 +371,23 @@ def test_tables_are_looked_at(folder):
     np.savez(directory / "uci_tabular.npz", airfoil=table)
     with pytest.raises(ValueError, match="the table must be finite"):
         sx.datasets.uci("airfoil", directory)
+
+
+def test_files_of_the_system_and_damaged_images(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (20, 10), "red").save(tmp_path / name / "1.png")
+        (tmp_path / name / "._1.png").write_bytes(b"resource fork")
+    assert sx.datasets.image_folder(tmp_path, 8).x.shape == (2, 8, 8, 3)
+    whole = (tmp_path / "dog" / "1.png").read_bytes()
+    (tmp_path / "dog" / "1.png").write_bytes(whole[:40])
+    with pytest.raises(ValueError, match="dog/1.png cannot be read as an image"):
+        sx.datasets.image_folder(tmp_path, 8)
+
+
+def test_images_to_test_on_need_no_training_images(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "imagenette2" / "val" / name).mkdir(parents=True)
+        Image.new("RGB", (20, 10), "red").save(tmp_path / "imagenette2" / "val" / name / "1.png")
+    x, y = sx.datasets.test_images("imagenette", tmp_path, image_size=8)
+    assert x.shape == (2, 8, 8, 3) and y.tolist() == [0, 1]

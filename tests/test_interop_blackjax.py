@@ -293,3 +293,16 @@ def test_bound_to_data_batch_and_noise_have_different_keys():
 def test_errors_say_what_is_wrong(call, error, match):
     with pytest.raises(error, match=match):
         call()
+
+
+@pytest.mark.parametrize("name", ["sgld", "sghmc", "sgnht"])
+def test_parameters_in_single_precision_in_a_session_of_double(name):
+    kernel, eps, settings = KERNELS[name]
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        algorithm = sx.from_blackjax(kernel, TREE_POSTERIOR, eps, **settings)
+        state = algorithm.init(jax.random.key(0), TREE_START)
+        for number in range(2):
+            state, info = algorithm.step(jax.random.key(number), state, jnp.asarray(TREE_ROWS))
+        assert info.accepted == 1
+        assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype(np.float32)}
+        assert not np.array_equal(state.params["a"], TREE_START["a"])

@@ -448,3 +448,18 @@ def test_the_networks_own_parameters_are_named_as_such():
         sx.train_ensemble(jax.random.key(0), posterior, (X, Y), init_params=members)
     with pytest.raises(TypeError, match="init_params must be one pytree .* got a list of 2: stack the members"):
         sx.train_ensemble(jax.random.key(0), posterior, (X, Y), init_params=[{"network": params}] * 2)
+
+
+def test_chains_are_selected():
+    result = run()
+    part = result.select(np.arange(12) % 2 == 0, chains=[2, 0])
+    np.testing.assert_array_equal(part.draws["w"], result.draws["w"][[2, 0]][:, ::2])
+    np.testing.assert_array_equal(part.info.log_density, result.info.log_density[[2, 0]][:, ::2])
+    np.testing.assert_array_equal(part.warmup_info.log_density, result.warmup_info.log_density[[2, 0]])
+    assert part.state is None and part.config["num_chains"] == 2
+    assert result.select(chains=[1]).num_draws == 12
+    for chains, error in (([0, 0], ValueError), ([], ValueError), ([3], IndexError)):
+        with pytest.raises(error):
+            result.select(chains=chains)
+    with pytest.raises(ValueError, match="select needs keep, chains, or both"):
+        result.select()

@@ -69,7 +69,7 @@ def class_files(path: Path) -> dict[str, list[Path]]:
     if not path.is_dir():
         raise FileNotFoundError(f"there is no folder {path}")
     found = {
-        folder.name: sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+        folder.name: sorted(file for file in folder.rglob("*") if _is_image(file))
         for folder in sorted(path.iterdir())
         if folder.is_dir()
     }
@@ -79,17 +79,23 @@ def class_files(path: Path) -> dict[str, list[Path]]:
     return found
 
 
+def _is_image(file: Path) -> bool:
+    # Some systems leave files of their own beside each, whose names begin with a dot.
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+
+
 def _square(file: Path, size: int, grey: bool) -> np.ndarray:
     from PIL import Image, ImageOps
 
     try:
         with Image.open(file) as opened:
-            if opened.mode.startswith(("I", "F")):
-                raise ValueError(f"{file} has more than 8 bits a pixel (mode {opened.mode}): convert it to 8")
+            mode = opened.mode
             # Cameras store how they were held beside the pixels.
             image = ImageOps.exif_transpose(opened).convert("L" if grey else "RGB")
-    except OSError as error:
+    except Exception as error:  # whatever the reader of a format runs into
         raise ValueError(f"{file} cannot be read as an image ({error})") from error
+    if mode.startswith(("I", "F")):
+        raise ValueError(f"{file} has more than 8 bits a pixel (mode {mode}): convert it to 8")
     side = min(image.size)
     if side != size:
         width, height = (max(size, round(length * size / side)) for length in image.size)

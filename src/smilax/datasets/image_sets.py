@@ -129,9 +129,11 @@ def _find(name: str, data_dir: str | Path | None) -> Path:
     if (folder / f"{name}.npz").is_file():
         return folder / f"{name}.npz"
     files = [p for p in folder.glob(f"{name}*.npz") if _is_of(p.stem, name)]
-    found = sorted(files) + sorted(
-        p for p in folder.glob(f"{name}*") if (p / "train").is_dir() and _is_of(p.name, name)
-    )
+    parts = ("train", *_TEST_FOLDERS)
+    folders = [
+        p for p in folder.glob(f"{name}*") if _is_of(p.name, name) and any((p / part).is_dir() for part in parts)
+    ]
+    found = sorted(files) + sorted(folders)
     if not found:
         raise FileNotFoundError(f"data_dir = {str(folder)!r} holds no {_wanted(name)}")
     if len(found) > 1:
@@ -159,8 +161,11 @@ def _read(path: Path, source: _Source, part: str, image_size: int | None) -> Row
         folder = next((f for f in folders if f.is_dir()), None)
         if folder is None:
             raise FileNotFoundError(f"{path} holds no folder {' or '.join(f.name for f in folders)}")
-        if list(class_files(folder)) != list(class_files(path / "train")):
-            raise ValueError(f"{folder} has other classes than {path / 'train'}")
+        # What is only tested on needs no training images; where there are some, classes have their numbers.
+        training = path / "train"
+        known = part == "train" or any(training.glob("*/*"))
+        if known and list(class_files(folder)) != list(class_files(training)):
+            raise ValueError(f"{folder} has other classes than {training}")
         loaded = image_folder(folder, image_size, grey=source.grey)
         return loaded.x, loaded.y
     rows = read_part(path, part)

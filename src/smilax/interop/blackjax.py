@@ -230,7 +230,11 @@ def from_blackjax(kernel: Any, posterior: Posterior, step_size: StepSize, **sett
         dtype = jnp.result_type(*jax.tree.leaves(state.params))
         eps = step_size_at(state.num_steps).astype(dtype)
         value = posterior.evaluate(state.params, batch).total
-        moved = algorithm.step(key, state.kernel, batch, eps, **at_step)
+        start, length, wide = state.kernel, eps, jax.dtypes.canonicalize_dtype(float)
+        if name == "sghmc" and dtype != wide:
+            # Its noise is of JAX's default type, and its loop over steps takes no other.
+            start, length = jax.tree.map(lambda leaf: leaf.astype(wide), (start, eps))
+        moved = algorithm.step(key, start, batch, length, **at_step)
         moved = jax.tree.map(lambda new, old: new.astype(old.dtype), moved, state.kernel)
         valid = jnp.isfinite(value)
         for leaf in jax.tree.leaves(moved):

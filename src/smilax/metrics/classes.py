@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from smilax.checks import check_count
 from smilax.metrics.targets import class_probs, probs_and_labels
 
 # A sum of trials whose variance is larger is taken for normal: its mean deviation is then right to one in a thousand.
@@ -95,8 +96,7 @@ def reliability_curve(prediction: Any, y: Any, num_bins: int = 15) -> Reliabilit
 
 
 def _bins(confidence: np.ndarray, num_bins: int) -> np.ndarray:
-    if num_bins < 1:
-        raise ValueError(f"num_bins must be at least 1, got {num_bins}")
+    num_bins = check_count("num_bins", num_bins, 1)
     return np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
 
 
