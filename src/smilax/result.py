@@ -208,6 +208,16 @@ class Result:
         return replace(self, draws=chosen(self.draws), info=chosen(self.info), state=None, path=None)
 
 
+def sampling_draws(result: Result) -> Result:
+    """Without the draws of exploration phases, where a sampler has them; there may be no others."""
+    exploring = getattr(result.info, "exploring", None)
+    if exploring is None:
+        return result
+    kept = np.flatnonzero(~np.asarray(exploring, bool).any(0))
+    draws, info = jax.tree.map(lambda leaf: np.asarray(leaf[:, kept]), (result.draws, result.info))
+    return replace(result, draws=draws, info=info, path=None)
+
+
 # Of fewer draws it may be chance that all steps were undone.
 LEAST_TELLING = 10
 

@@ -20,11 +20,11 @@ from smilax.structure import leaf_paths
 
 # Of rows that stay on the host so many are looked at.
 CHECKED_ROWS = 10_000
-MOST_STEPS = 2**31 - 1
 # Of transformed rows so many.
 TRANSFORMED_ROWS = 32
 # Relative, of one row's log likelihood computed twice by the same program, some of which may be in bfloat16.
 ROUNDING = 1e-3
+MOST_STEPS = 2**31 - 1
 
 
 def check_lengths(num_warmup: Any, num_samples: Any, thinning: Any) -> tuple[int, int, int]:

@@ -24,7 +24,7 @@ from smilax.diagnostics.kernel_rows import (
 from smilax.diagnostics.quantities import is_whole, watched
 from smilax.diagnostics.table import Diagnosis, Row, missing
 from smilax.diagnostics.temperature import temperature_row, temperatures
-from smilax.result import Result
+from smilax.result import Result, sampling_draws
 from smilax.samplers.base import SamplingAlgorithm
 from smilax.samplers.cost import step_gradients
 from smilax.samplers.ismile_state import IsmileState
@@ -133,8 +133,8 @@ def diagnose(
         each = replace(batches, order="independent")
         temperature_key = jax.random.fold_in(key, 2)
         number = num_noise // PER_TEMPERATURE
-        kept = _sampling_draws(result)
-        found = None if kept is None else temperatures(temperature_key, posterior, kept, each, batch_size, number)
+        kept = sampling_draws(result).draws
+        found = temperatures(temperature_key, posterior, kept, each, batch_size, number)
         rows.append(temperature_row(found))
     if result.num_draws:
         rows += _draw_rows(result, config, posterior, batches, batch_size, inputs, energy)
@@ -153,15 +153,6 @@ def _batches_of_the_run(data: Any, config: Any) -> Batches:
             raise ValueError(f"data draws batches by {batches.config()}, but the run's did by {wanted}")
         batches = replace(batches, order=wanted["order"], replacement=wanted["replacement"])
     return batches
-
-
-def _sampling_draws(result: Result) -> Any:
-    """Draws without those of exploration phases, which some samplers have; None if there are no others."""
-    exploring = getattr(result.info, "exploring", None)
-    if exploring is None:
-        return result.draws
-    kept = ~np.asarray(exploring, bool).any(0)
-    return result.select(kept).draws if kept.any() else None
 
 
 def _noise_factor(config: Any) -> float:

@@ -20,7 +20,6 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from smilax.estimators.columns import columns_without_numbers, has_gaps, named_columns
 from smilax.estimators.fitting import (
     TRAINING_SHARE,
-    of_the_posterior,
     restored_state,
     run_chains,
     stored_state,
@@ -33,7 +32,7 @@ from smilax.estimators.scaling import Scaling
 from smilax.estimators.settings import check_the_same, model_settings
 from smilax.likelihoods import Likelihood
 from smilax.predict import Prediction, predict
-from smilax.result import Result
+from smilax.result import Result, sampling_draws
 from smilax.structure import leaf_paths
 
 # Rows go through the network in blocks of this many, the last one filled up: with one shape there is one compilation,
@@ -194,7 +193,9 @@ class SmileEstimator(BaseEstimator, ABC):
         result, lengths = run_chains(keys[1], model, data, start, lengths, deadline, bool(self.verbose))
         if old is not None:
             result = old.join(result)
-        result = of_the_posterior(result)
+        result = sampling_draws(result)
+        if not result.num_draws:
+            raise ValueError("algorithm: all draws are of its exploration phases; take a larger num_samples")
         self._shape, self._settings, self._digest, self._state = shape, settings, digest, stored_state(result)
         self.draws_ = dict(zip(leaf_paths(result.draws), map(np.asarray, jax.tree.leaves(result.draws)), strict=True))
         self._config = dict(result.config)

@@ -1,7 +1,6 @@
 """A warm start, and chains from it, within a time budget."""
 
 import time
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -118,17 +117,6 @@ def run_chains(
         parts.append(result)
         done += piece
     return fitted(parts)
-
-
-def of_the_posterior(result: Result) -> Result:
-    """Without the draws of exploration phases, where a sampler has them."""
-    exploring = getattr(result.info, "exploring", None)
-    if exploring is None:
-        return result
-    kept = ~np.asarray(exploring, bool).any(0)
-    if not kept.any():
-        raise ValueError("algorithm: all draws are of its exploration phases; take a larger num_samples")
-    return replace(result.select(kept), state=result.state)
 
 
 def stored_state(result: Result) -> tuple[list[np.ndarray], int]:

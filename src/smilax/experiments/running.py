@@ -28,7 +28,7 @@ from smilax.experiments.schema import task_of
 from smilax.experiments.scoring import health, scores
 from smilax.experiments.sources import DataDir
 from smilax.experiments.table import append_row, read_rows
-from smilax.result import Result
+from smilax.result import Result, sampling_draws
 from smilax.resuming import resume
 from smilax.sampling import sample
 from smilax.sizing import estimate
@@ -253,12 +253,6 @@ def _run_case(case: Case, problem: Problem, members: Any, seed: int, directory: 
     if not config.output.draws:
         shutil.rmtree(store)
     return row
-
-
-def sampling_draws(result: Result) -> Result:
-    """Without the draws of exploration phases, where a sampler has them."""
-    exploring = getattr(result.info, "exploring", None)
-    return result if exploring is None else result.select(~exploring.astype(bool))
 
 
 def write_report(path: Path, result: Result, case: Case, problem: Problem, members: Any) -> None:

@@ -198,7 +198,8 @@ def _parameters(draws: Any, content: Content, check_size: Any) -> tuple[dict[str
 
 def _stats(info: Any, kept: slice | None) -> dict[str, np.ndarray]:
     """A run's reports by ArviZ's names; of thinned draws those of the draw itself."""
-    values = {name: np.asarray(value) for name, value in info._asdict().items()}
+    names = [path.replace("/", ".") for path in leaf_paths(info)]
+    values = {name: np.asarray(value) for name, value in zip(names, jax.tree.leaves(info), strict=True)}
     # Without the energy error of a sampler that has none; plots of it would be empty.
     values = {name: value for name, value in values.items() if not np.isnan(value).all()}
     values["diverging"] = values["accepted"] < 1
