@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 import smilax as sx
 from smilax.diagnostics.convergence import bulk_ess, split_rhat
+from smilax.result import info_of
 
 pytest.importorskip("arviz_base")
 pytestmark = pytest.mark.once
@@ -143,3 +144,11 @@ def test_names_that_arviz_cannot_tell_apart_are_refused(plain):
     for draws in ({"a.b": leaf, "a": {"b": leaf}}, {"chain": leaf, "x": leaf}):
         with pytest.raises(ValueError, match="cannot be told apart in ArviZ"):
             sx.to_arviz(replace(plain, draws=draws))
+
+
+def test_reports_that_say_nothing_are_left_out_and_nested_ones_are_named(network):
+    info = network.info._asdict() | {"energy_error": np.full_like(network.info.log_density, np.nan)}
+    info["extra"] = {"norm": network.info.log_density + 1}
+    stats = sx.to_arviz(replace(network, info=info_of(info))).sample_stats
+    assert "energy_error" not in stats and "energy_error" in sx.to_arviz(network).sample_stats
+    np.testing.assert_array_equal(stats["extra.norm"].values, network.info.log_density + 1)
